@@ -1,0 +1,19 @@
+#pragma once
+/* The real env: libevent's loop, the kernel's clocks, one pool of threads. */
+#include "env.h"
+
+struct env_event;
+
+int env_event_new(struct env_event **ret);
+struct env_event *env_event_free(struct env_event *e);
+const struct env *env_event_env(struct env_event *e);
+
+/* The libevent base, for transport_tcp.c, whose TLS needs bufferevents. */
+struct event_base *env_event_base(struct env_event *e);
+
+/* @cb on the loop when @signal (SIGTERM, ...) comes. */
+int env_event_on_signal(struct env_event *e, int signal, void (*cb)(void *owner), void *owner);
+
+/* Turn until env_event_stop(). */
+int env_event_run(struct env_event *e);
+void env_event_stop(struct env_event *e);
