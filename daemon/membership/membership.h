@@ -1,0 +1,128 @@
+#pragma once
+/*
+ * Who is in the cluster: the map, its views, leases and PID blocks.
+ *
+ * Knows: env, store, rpc.  Tells: its owner, through struct membership_events.
+ *
+ * This first form decides with one voter, the founder (the leader); the
+ * interface is that of the form with Raft.  Every node renews its lease with
+ * the leader twice a second and sends its load along; the reply carries the
+ * epoch, and the view when the node's is older.  A member whose lease ends is
+ * LOST in the next view, and UP again, as a new incarnation, when it returns.
+ *
+ * Invariants: views are totally ordered by epoch, a node acts only in the
+ * newest that it knows; a name, an id and a PID block belong to one member for
+ * ever; a member is not declared lost before its lease (by its own clock, with
+ * drift) has ended.
+ */
+#include "env.h"
+#include "ids.h"
+#include "rpc.h"
+#include "store.h"
+
+#include <stdbool.h>
+
+enum {
+	MEMBERSHIP_PID_FIRST = 65536,   /* below: services of a node, never leased */
+	MEMBERSHIP_PID_BLOCK = 65536,   /* PIDs in a block */
+	MEMBERSHIP_PID_MAX = 4194304,
+};
+
+enum {
+	_MEMBERSHIP_E_SUCCESS,
+	MEMBERSHIP_E_NO_VIEW,   /* no view came yet */
+	MEMBERSHIP_E_EXHAUSTED, /* every PID of the cluster is leased */
+	MEMBERSHIP_E_NOT_LEADER,
+};
+
+enum member_state {
+	MEMBER_JOINING, /* in the map, its ssid was not seen yet */
+	MEMBER_UP,
+	MEMBER_LOST, /* its lease ended */
+	MEMBER_LEFT, /* stopped in order */
+};
+
+struct membership_load {
+	uint32_t n_cpus;
+	uint32_t running;         /* runnable tasks, times 100 */
+	uint64_t memory_total;    /* bytes */
+	uint64_t memory_available;
+	uint32_t n_processes;     /* of the cluster, here */
+};
+
+struct membership_node {
+	node_id id;
+	char name[NODE_NAME_MAX + 1];
+	char address[64]; /* "10.0.0.1:7777" */
+	enum member_state state;
+	uint64_t incarnation; /* counts the starts of its ssid that the leader saw */
+	struct membership_load load; /* as of its last renewal */
+};
+
+struct membership_view {
+	epoch_t epoch;
+	node_id leader;
+	size_t n_nodes; /* every member, UP or not, by id */
+	struct membership_node nodes[];
+};
+
+struct membership;
+
+struct membership_events {
+	/* After rpc has been told; views come in order, each newer than the last. */
+	void (*on_view)(void *owner, const struct membership_view *view);
+	/* This node may act (true) or its lease has ended (false). */
+	void (*on_lease)(void *owner, bool held);
+	/* This node holds one more PID block: [first, first + MEMBERSHIP_PID_BLOCK). */
+	void (*on_pid_block)(void *owner, pid_t first);
+	/* Filled by the owner for the next renewal. */
+	void (*get_load)(void *owner, struct membership_load *ret);
+};
+
+struct membership_config {
+	node_id self;
+	const char *name;
+	const char *address;     /* what others connect to */
+	node_id leader;          /* the founder */
+	const char *leader_address;
+	nsec_t lease;            /* default 2 s */
+	/* Leader only, else NULL: the authority's key and certificate (PEM), to sign joiners. */
+	const char *ca_pem;
+	const char *ca_key_pem;
+	const uint8_t *seal_key; /* 32 bytes that every member is given when it joins */
+};
+
+int membership_new(struct membership **ret, const struct env *env, const struct store *store,
+		   struct rpc *rpc, const struct membership_config *config,
+		   const struct membership_events *events, void *owner);
+struct membership *membership_free(struct membership *m);
+/* Say good-bye to the leader: this node is LEFT, not LOST.  done once, within 1 s. */
+int membership_leave(struct membership *m, void (*done)(void *owner), void *owner);
+
+/* The newest view; never NULL after on_view first came, valid until the next. */
+const struct membership_view *membership_view(const struct membership *m);
+const struct membership_node *membership_node(const struct membership *m, node_id id);
+const struct membership_node *membership_node_by_name(const struct membership *m, const char *name);
+bool membership_lease_held(const struct membership *m);
+bool membership_is_up(const struct membership *m, node_id id);
+
+/* The node whose block holds @pid, NODE_NONE for a PID that nobody leased. */
+node_id membership_home(const struct membership *m, pid_t pid);
+/* Ask the leader for one more block; on_pid_block follows.  Idempotent while one is asked for.
+ * MEMBERSHIP_E_*. */
+int membership_want_pids(struct membership *m);
+
+/* Joining, leader only.  A token is one-time, kept as a hash, expires after @lifetime.
+ * *ret: malloc()ed "SSI1-<base32 of: CA fingerprint, secret>-<address>" line. */
+typedef void (*membership_token_cb)(void *owner, int result, const char *token);
+int membership_new_token(struct membership *m, nsec_t lifetime, membership_token_cb done,
+			 void *owner);
+/* A token that founding_init() made: the SHA-256 of its secret, and when it expires
+ * (CLOCK_REALTIME).  Nothing changes when it is known already, used or not. */
+typedef void (*membership_added_cb)(void *owner, int result);
+int membership_add_token(struct membership *m, const uint8_t hash[static 32], nsec_t expires,
+			 membership_added_cb done, void *owner);
+/* A joiner's packed ssi.membership.JoinRequest; done gets a packed JoinReply (also for refusals). */
+typedef void (*membership_join_cb)(void *owner, const uint8_t *reply, size_t len);
+void membership_on_join(struct membership *m, const uint8_t *data, size_t len,
+			membership_join_cb done, void *owner);

@@ -1,0 +1,364 @@
+/*
+ * Admission: one-time tokens, and the nodes that join by them.
+ *
+ * Happy path: a token's secret is drawn, its hash becomes durable, the text is
+ * given out once.  A joiner shows it with a name and a request for a
+ * certificate; the member (JOINING) and the token's "used" become durable in one
+ * write, then the certificate goes out.
+ *
+ * Failure modes: a bad, used or expired token, a name in use -> refused with a
+ * reason (the same one for every bad token: a guesser learns nothing).  The
+ * reply is lost -> the member stays JOINING, and the next token with that name
+ * replaces it.  The write fails -> TRY_AGAIN, the token is still good.
+ */
+#include "membership_internal.h"
+
+#include "authority.h"
+#include "err.h"
+#include "log.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char TOKEN_KEY[] = "membership/token/";
+
+struct join {
+	struct membership_change change;
+	membership_join_cb done;
+	void *owner;
+	struct membership_join_reply reply; /* if it becomes durable */
+	char name[NODE_NAME_MAX + 1];
+};
+
+struct new_token {
+	struct membership_change change;
+	membership_token_cb done;
+	membership_added_cb added;
+	void *owner;
+	char *text;
+};
+
+static void token_key(const uint8_t hash[static TOKEN_HASH], struct membership_change *change)
+{
+	memcpy(change->key, TOKEN_KEY, sizeof(TOKEN_KEY) - 1);
+	memcpy(change->key + sizeof(TOKEN_KEY) - 1, hash, TOKEN_HASH);
+	change->key_len = sizeof(TOKEN_KEY) - 1 + TOKEN_HASH;
+}
+
+/* STORE_E_ABSENT: no such token, as far as is durable. */
+static int token_read(struct membership *m, const struct membership_change *change,
+		      struct membership_token_record *ret)
+{
+	_cleanup_free_ void *data = NULL;
+	struct iovec value;
+	int r;
+
+	r = m->store->ops->get(m->store->impl,
+			       (struct iovec){ (void *)change->key, change->key_len }, &value);
+	if (r)
+		return r;
+	data = value.iov_base;
+	return membership_token_record_unpack(value, ret);
+}
+
+/* Is a change of this very token being written, or waiting to be? */
+static bool token_is_busy(struct membership *m, const struct membership_change *change)
+{
+	const struct membership_change *other;
+
+	LIST_FOREACH(other, &m->leader->tokens, tokens)
+		if (other->key_len == change->key_len &&
+		    !memcmp(other->key, change->key, change->key_len))
+			return true;
+	return false;
+}
+
+static struct new_token *new_token_free(struct new_token *t)
+{
+	if (t)
+		free(t->text);
+	free(t);
+	return NULL;
+}
+
+DEFINE_CLEANUP(struct new_token, new_token_free)
+
+static void token_drop(struct membership_change *change)
+{
+	new_token_free(container_of(change, struct new_token, change));
+}
+
+static void on_token_durable(struct membership_change *change, struct membership *m,
+			     int result)
+{
+	_cleanup_(new_token_freep) struct new_token *t =
+		container_of(change, struct new_token, change);
+
+	(void)m;
+	LIST_REMOVE(change, tokens);
+	if (t->added)
+		t->added(t->owner, result);
+	else
+		t->done(t->owner, result, result ? NULL : t->text);
+}
+
+static void token_commit(struct membership *m, struct new_token *owned_t, nsec_t expires)
+{
+	struct membership_token_record record = { .expires = expires };
+	struct membership_change *change = &owned_t->change;
+
+	change->value_len = membership_token_record_pack(&record, change->value);
+	change->done = on_token_durable;
+	change->drop = token_drop;
+	LIST_INSERT_HEAD(&m->leader->tokens, change, tokens);
+	membership_commit_later(m, change);
+}
+
+int membership_new_token(struct membership *m, nsec_t lifetime, membership_token_cb done,
+			 void *owner)
+{
+	_cleanup_(new_token_freep) struct new_token *t = NULL;
+	struct membership_token token = { 0 };
+	uint8_t hash[TOKEN_HASH];
+	int r;
+
+	if (!m->leader || !m->ca_pem)
+		return MEMBERSHIP_E_NOT_LEADER;
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return err_origin(-ENOMEM);
+	r = authority_fingerprint(m->ca_pem, token.fingerprint);
+	if (r)
+		return err_fold(r);
+	env_random(m->env, token.secret, sizeof(token.secret));
+	strcpy(token.address, m->address);
+	t->text = membership_token_format(&token);
+	if (!t->text)
+		return err_origin(-ENOMEM);
+	t->done = done;
+	t->owner = owner;
+	membership_token_hash(token.secret, hash);
+	token_key(hash, &t->change);
+	token_commit(m, TAKE(t), env_realtime(m->env) + lifetime);
+	return 0;
+}
+
+int membership_add_token(struct membership *m, const uint8_t hash[static 32], nsec_t expires,
+			 membership_added_cb done, void *owner)
+{
+	_cleanup_(new_token_freep) struct new_token *t = NULL;
+	struct membership_token_record record;
+	int r;
+
+	if (!m->leader)
+		return MEMBERSHIP_E_NOT_LEADER;
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return err_origin(-ENOMEM);
+	t->added = done;
+	t->owner = owner;
+	token_key(hash, &t->change);
+	r = token_read(m, &t->change, &record);
+	if (r < 0)
+		return err_fold(r);
+	if (r == STORE_E_ABSENT) {
+		token_commit(m, TAKE(t), expires);
+		return 0;
+	}
+	/* Known: nothing to write, but done comes as always. */
+	t->change.key_len = 0;
+	token_commit(m, TAKE(t), expires);
+	return 0;
+}
+
+static void refuse(membership_join_cb done, void *owner, enum membership_join_status status,
+		   const char *text)
+{
+	struct membership_join_reply reply = { .status = status,
+					       .text = (char *)text,
+					       .cluster = "",
+					       .ca = "",
+					       .cert = "",
+					       .leader_address = "" };
+	_cleanup_free_ uint8_t *data = NULL;
+	size_t len = 0;
+
+	/* Without memory: an empty reply, which is REFUSED without a reason. */
+	(void)membership_join_reply_pack(&reply, &data, &len);
+	done(owner, data, len);
+}
+
+static struct join *join_free(struct join *j)
+{
+	if (j)
+		membership_join_reply_fini(&j->reply);
+	free(j);
+	return NULL;
+}
+
+DEFINE_CLEANUP(struct join, join_free)
+
+static void join_drop(struct membership_change *change)
+{
+	join_free(container_of(change, struct join, change));
+}
+
+static void on_join_durable(struct membership_change *change, struct membership *m,
+			    int result)
+{
+	_cleanup_(join_freep) struct join *j = container_of(change, struct join, change);
+	_cleanup_free_ uint8_t *data = NULL;
+	size_t len;
+
+	LIST_REMOVE(change, tokens);
+	m->leader->n_joins--;
+	if (!result)
+		result = membership_join_reply_pack(&j->reply, &data, &len);
+	if (result) {
+		refuse(j->done, j->owner, JOIN_TRY_AGAIN,
+		       "the founder cannot write its map, try again later");
+		return;
+	}
+	log_notice("node %u (%s) was admitted", j->reply.id, j->name);
+	j->done(j->owner, data, len);
+}
+
+/* NULL, or why this joiner gets no further. */
+static const char *check_token(struct membership *m, const struct join *j,
+			       enum membership_join_status *ret_status)
+{
+	static const char bad[] = "the token is unknown, used or expired; make a new one "
+				  "with ssi-admin token";
+	struct membership_token_record record;
+	int r;
+
+	*ret_status = JOIN_REFUSED;
+	r = token_read(m, &j->change, &record);
+	if (r == STORE_E_ABSENT)
+		return bad;
+	if (r) {
+		*ret_status = JOIN_TRY_AGAIN;
+		return "the founder cannot read its store, try again later";
+	}
+	if (record.used_by || record.expires < env_realtime(m->env) ||
+	    token_is_busy(m, &j->change))
+		return bad;
+	return NULL;
+}
+
+/* NULL, or why this name is not to be had. */
+static const char *check_name(struct membership *m, const char *name)
+{
+	const struct membership_node *n = membership_map_member_by_name(m->leader->next, name);
+
+	return n && n->state != MEMBER_JOINING ?
+		       "a member of the cluster has this name already; choose another" :
+		       NULL;
+}
+
+static int sign(struct membership *m, const struct membership_join_request *request, node_id id,
+		struct membership_join_reply *ret)
+{
+	int r;
+
+	r = authority_sign(m->ca_pem, m->ca_key_pem, request->csr, id, &ret->cert);
+	if (!r)
+		r = authority_cluster(m->ca_pem, &ret->cluster);
+	if (r)
+		return err_fold(r);
+	ret->status = JOIN_ADMITTED;
+	ret->id = id;
+	ret->leader = m->config.self;
+	memcpy(ret->seal_key, m->seal_key, sizeof(ret->seal_key));
+	ret->text = strdup("");
+	ret->ca = strdup(m->ca_pem);
+	ret->leader_address = strdup(m->address);
+	return ret->text && ret->ca && ret->leader_address ? 0 : err_origin(-ENOMEM);
+}
+
+/* Into the map, and the token with it. */
+static int admit(struct membership *m, const struct membership_join_request *request,
+		 struct join *j)
+{
+	struct membership_leader *l = m->leader;
+	struct membership_token_record record = { .used_by = l->next->next_id };
+	const struct membership_node *old;
+	int r;
+
+	r = sign(m, request, l->next->next_id, &j->reply);
+	if (r)
+		return r;
+	old = membership_map_member_by_name(l->next, request->name);
+	if (old)
+		membership_map_remove_member(l->next, old->id);
+	l->dirty = l->dirty || old;
+	r = membership_map_add_member(l->next, l->next->next_id, request->name,
+				      request->address, NULL);
+	if (r)
+		return err_fold(r);
+	l->next->next_id++;
+	l->dirty = true;
+	j->change.value_len = membership_token_record_pack(&record, j->change.value);
+	return 0;
+}
+
+/* NULL: @j is on its way, else why not. */
+static const char *decide(struct membership *m, const uint8_t *data, size_t len,
+			  struct join *j, enum membership_join_status *ret_status)
+{
+	_cleanup_(membership_join_request_fini) struct membership_join_request request = { 0 };
+	uint8_t hash[TOKEN_HASH];
+	const char *why;
+	int r;
+
+	*ret_status = JOIN_REFUSED;
+	r = membership_join_request_unpack((struct iovec){ (void *)data, len }, &request);
+	if (r)
+		return "the request is not one: the name must be of [a-z0-9-], the address "
+		       "host:port";
+	membership_token_hash(request.secret, hash);
+	token_key(hash, &j->change);
+	why = check_token(m, j, ret_status);
+	if (!why)
+		why = check_name(m, request.name);
+	if (why)
+		return why;
+	strcpy(j->name, request.name);
+	r = admit(m, &request, j);
+	if (r == -EBADMSG)
+		return "the certificate request is not one";
+	*ret_status = JOIN_TRY_AGAIN;
+	return r ? "the founder cannot admit anybody now, try again later" : NULL;
+}
+
+void membership_on_join(struct membership *m, const uint8_t *data, size_t len,
+			membership_join_cb done, void *owner)
+{
+	_cleanup_(join_freep) struct join *j = NULL;
+	enum membership_join_status status;
+	const char *why;
+
+	if (!m->leader || !m->ca_pem || !m->ca_key_pem) {
+		refuse(done, owner, JOIN_REFUSED, "this node is not the founder");
+		return;
+	}
+	j = m->leader->n_joins < MEMBERSHIP_MAX_JOINS ? calloc(1, sizeof(*j)) : NULL;
+	if (!j) {
+		refuse(done, owner, JOIN_TRY_AGAIN, "the founder is busy, try again");
+		return;
+	}
+	why = decide(m, data, len, j, &status);
+	if (why) {
+		log_notice("a joiner was refused: %s", why);
+		refuse(done, owner, status, why);
+		return;
+	}
+	j->done = done;
+	j->owner = owner;
+	j->change.done = on_join_durable;
+	j->change.drop = join_drop;
+	m->leader->n_joins++;
+	LIST_INSERT_HEAD(&m->leader->tokens, &j->change, tokens);
+	membership_commit_later(m, &TAKE(j)->change);
+}

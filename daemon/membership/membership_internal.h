@@ -1,0 +1,156 @@
+#pragma once
+/*
+ * What membership's own files share.
+ *
+ * membership.c is a member, membership_leader.c the leader's renewals and
+ * leases, membership_commit.c its changes of the map, membership_admit.c tokens
+ * and joins; membership_wire.c is the only one that sees protobuf.
+ */
+#include "membership_map.h"
+#include "membership_token.h"
+
+#include <sys/queue.h>
+#include <uthash.h>
+
+enum {
+	MEMBERSHIP_MAX_LOADS = 64,  /* in one renewal's reply */
+	MEMBERSHIP_MAX_JOINS = 16,  /* being decided */
+};
+
+/* 1 << 8 | n */
+enum membership_method {
+	MEMBERSHIP_RENEW = RPC_ROOM_MEMBERSHIP << 8 | 1,
+	MEMBERSHIP_LEAVE = RPC_ROOM_MEMBERSHIP << 8 | 2,
+	MEMBERSHIP_WANT_PIDS = RPC_ROOM_MEMBERSHIP << 8 | 3,
+	MEMBERSHIP_TELL = RPC_ROOM_MEMBERSHIP << 8 | 4,
+};
+
+struct membership_renewal {
+	uint64_t start;
+	uint64_t incarnation; /* 0: not told yet */
+	epoch_t epoch;
+	struct membership_load load;
+};
+
+struct membership_renewed {
+	epoch_t epoch;
+	uint64_t incarnation;
+	nsec_t lease;
+	const struct membership_map *view; /* NULL: the sender's is the newest */
+	size_t n_loads;
+	struct {
+		node_id node;
+		struct membership_load load;
+	} loads[MEMBERSHIP_MAX_LOADS];
+};
+
+struct membership_leader;
+
+struct membership {
+	const struct env *env;
+	const struct store *store;
+	struct rpc *rpc;
+	const struct membership_events *events;
+	void *owner;
+	struct membership_config config; /* strings are copies below */
+	char name[NODE_NAME_MAX + 1], address[64], leader_address[64];
+	uint8_t seal_key[32];
+	char *ca_pem, *ca_key_pem;
+	uint64_t start; /* drawn at this start */
+	uint64_t incarnation;
+	struct membership_map *map; /* NULL before the first view */
+	bool lease_told;	    /* what the owner was told last */
+	nsec_t lease_until;	    /* by this node's clock; 0: none */
+	nsec_t sent_at;		    /* the renewal that is under way */
+	struct env_timer renew_timer, lease_timer, leave_timer;
+	struct rpc_request *renewing, *wanting, *leaving;
+	void (*left)(void *owner); /* not NULL: leaving */
+	void *left_owner;
+	struct membership_leader *leader; /* NULL: this node is not */
+};
+
+/* membership.c */
+
+/* @owned_map is a newer view, or is dropped. */
+void membership_take_view(struct membership *m, struct membership_map *owned_map);
+/* @renewed is NULL unless RPC_OK. */
+void membership_on_renewed(struct membership *m, enum rpc_status status, const char *text,
+			   const struct membership_renewed *renewed);
+void membership_on_wanted(struct membership *m, enum rpc_status status, const char *text);
+void membership_on_left(struct membership *m, enum rpc_status status, const char *text);
+
+/* What the leader waits for to be durable; embedded in the request that waits. */
+struct membership_change {
+	TAILQ_ENTRY(membership_change) in;
+	LIST_ENTRY(membership_change) tokens; /* of leader->tokens, if it is about one */
+	/* A token's record that becomes durable together with the map. */
+	uint8_t key[64], value[32];
+	size_t key_len, value_len;
+	/* @result: 0 or -errno, and nothing was changed.  Frees the change; so does drop,
+	 * which is for the end of the room and tells nobody. */
+	void (*done)(struct membership_change *change, struct membership *m, int result);
+	void (*drop)(struct membership_change *change);
+};
+
+TAILQ_HEAD(membership_change_list, membership_change);
+
+/* Heard of since this start of the leader. */
+struct membership_lease {
+	UT_hash_handle hh;
+	node_id node;
+	nsec_t heard;
+	struct membership_load load;
+};
+
+struct membership_commit;
+
+struct membership_leader {
+	struct membership *m;
+	struct membership_map *committed; /* durable, told */
+	struct membership_map *next;	  /* with every change decided since */
+	bool dirty;			  /* next differs from what was last written */
+	bool failing;			  /* the last write failed, and it was logged */
+	bool exhausted;			  /* that no PIDs are left was logged */
+	struct membership_commit *commit; /* under way, or NULL */
+	struct membership_change_list waiting;
+	LIST_HEAD(, membership_change) tokens; /* being decided */
+	struct membership_lease *leases;
+	struct env_timer watch, flush;
+	nsec_t watched_at;
+	size_t load_turn; /* whose loads come next */
+	size_t n_joins;
+};
+
+/* membership_leader.c */
+int membership_leader_new(struct membership *m);
+struct membership_leader *membership_leader_free(struct membership *m);
+void membership_leader_renew(struct membership *m, struct rpc_call *call,
+			     const struct membership_renewal *renewal);
+void membership_leader_leave(struct membership *m, struct rpc_call *call, uint64_t start);
+void membership_leader_want_pids(struct membership *m, struct rpc_call *call, uint32_t blocks);
+
+/* membership_commit.c */
+
+/* Read the map from the store, or make the first one. */
+int membership_commit_load(struct membership *m);
+/* @change->done comes when all that was changed in leader->next before this is durable. */
+void membership_commit(struct membership *m, struct membership_change *change);
+/* The same, but done never comes before this returns. */
+void membership_commit_later(struct membership *m, struct membership_change *change);
+/* Begin a write, if something has changed and none is under way. */
+void membership_commit_flush(struct membership *m);
+void membership_commit_fini(struct membership *m);
+
+/* membership_wire.c */
+extern const struct rpc_method membership_methods[];
+
+int membership_wire_renew(struct membership *m, const struct membership_renewal *renewal);
+int membership_wire_leave(struct membership *m);
+int membership_wire_want_pids(struct membership *m, uint32_t blocks);
+int membership_wire_tell(struct membership *m, node_id node, const struct membership_map *map);
+void membership_wire_renewed(struct rpc_call *call, const struct membership_renewed *renewed);
+void membership_wire_reply_empty(struct rpc_call *call);
+/* As in the store; malloc()ed. */
+int membership_wire_map_pack(const struct membership_map *map, uint8_t **ret, size_t *ret_len);
+/* -EBADMSG: not a map, or not one that can be. */
+int membership_wire_map_unpack(struct iovec bytes, struct membership_map **ret);

@@ -1,0 +1,370 @@
+/*
+ * The leader: who renews, who is late, who gets which PIDs.
+ *
+ * Happy path: a renewal of a member that is up is acknowledged at once, without
+ * the store.  The first of a start, and the first after LOST or LEFT, makes the
+ * member UP with a new incarnation, and is acknowledged when that is durable.
+ *
+ * Failure modes: a member is silent for a lease and the margin for drift ->
+ * LOST.  A renewal comes while LOST is being written -> it waits, and comes out
+ * as a new incarnation.  This node stood still (suspended, stopped) -> what was
+ * sent meanwhile is still in its sockets: everybody gets a full lease more.  A
+ * renewal of a start that another has followed -> RPC_STALE.
+ *
+ * Why no lease overlaps LOST: a member counts from when it sent the renewal, the
+ * leader from when it received it, which is later; an acknowledgement is given
+ * only to a member that is UP in next, and one that was made LOST there is UP
+ * again only after that view is durable.
+ */
+#include "membership_internal.h"
+
+#include "err.h"
+#include "log.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+enum {
+	MARGIN_FRACTION = 8, /* of a lease, for clocks that drift */
+	WATCH_FRACTION = 20, /* between looks */
+	STALL_FRACTION = 4,  /* this late: we stood still */
+};
+
+/* A call that is answered when a change is durable. */
+struct waiter {
+	struct membership_change change;
+	struct rpc_call *call;
+	struct membership_renewal renewal;
+};
+
+static struct membership_lease *lease_find(struct membership_leader *l, node_id node)
+{
+	struct membership_lease *lease;
+
+	HASH_FIND(hh, l->leases, &node, sizeof(node), lease);
+	return lease;
+}
+
+static struct membership_lease *lease_get(struct membership_leader *l, node_id node)
+{
+	struct membership_lease *lease = lease_find(l, node);
+
+	if (lease)
+		return lease;
+	lease = calloc(1, sizeof(*lease));
+	if (!lease)
+		return NULL;
+	lease->node = node;
+	HASH_ADD(hh, l->leases, node, sizeof(node), lease);
+	if (!lease->hh.tbl) {
+		free(lease);
+		return NULL;
+	}
+	return lease;
+}
+
+/* Is @node late?  Whoever was not heard of since our start has a lease from then. */
+static bool is_late(struct membership *m, node_id node, nsec_t now)
+{
+	struct membership_leader *l = m->leader;
+	struct membership_lease *lease = lease_get(l, node);
+	nsec_t limit = m->config.lease + m->config.lease / MARGIN_FRACTION;
+
+	if (!lease)
+		return false;
+	if (!lease->heard)
+		lease->heard = now;
+	return now > lease->heard && now - lease->heard > limit;
+}
+
+static void extend_all(struct membership_leader *l, nsec_t now)
+{
+	struct membership_lease *lease, *next;
+
+	HASH_ITER(hh, l->leases, lease, next)
+		if (lease->heard < now)
+			lease->heard = now;
+}
+
+static void on_watch(struct env_timer *timer)
+{
+	struct membership_leader *l = container_of(timer, struct membership_leader, watch);
+	struct membership *m = l->m;
+	nsec_t now = env_now(m->env);
+
+	if (now - l->watched_at > m->config.lease / STALL_FRACTION) {
+		log_notice("this node stood still for %llu ms, leases are extended",
+			   (now - l->watched_at) / NSEC_PER_MSEC);
+		extend_all(l, now);
+	}
+	l->watched_at = now;
+	for (size_t i = 0; i < l->next->view->n_nodes; i++) {
+		struct membership_node *n = &l->next->view->nodes[i];
+
+		if (n->state != MEMBER_UP || !is_late(m, n->id, now))
+			continue;
+		log_warning("node %u (%s) has not renewed its lease, it is lost", n->id,
+			    n->name);
+		n->state = MEMBER_LOST;
+		l->dirty = true;
+	}
+	membership_commit_flush(m);
+	(void)env_arm(m->env, &l->watch, m->config.lease / WATCH_FRACTION);
+}
+
+/* Members that are up may hold a lease that an earlier start of us gave, maybe a longer one. */
+static int expect_leases(struct membership *m)
+{
+	struct membership_leader *l = m->leader;
+	const struct membership_view *view = l->committed->view;
+	nsec_t more = l->committed->lease > m->config.lease ?
+			      l->committed->lease - m->config.lease :
+			      0;
+
+	for (size_t i = 0; i < view->n_nodes; i++) {
+		struct membership_lease *lease = lease_get(l, view->nodes[i].id);
+
+		if (!lease)
+			return err_origin(-ENOMEM);
+		lease->heard = env_now(m->env) + more;
+	}
+	return 0;
+}
+
+static void on_flush(struct env_timer *timer)
+{
+	membership_commit_flush(container_of(timer, struct membership_leader, flush)->m);
+}
+
+int membership_leader_new(struct membership *m)
+{
+	struct membership_leader *l = calloc(1, sizeof(*l));
+	int r;
+
+	if (!l)
+		return err_origin(-ENOMEM);
+	m->leader = l;
+	l->m = m;
+	TAILQ_INIT(&l->waiting);
+	LIST_INIT(&l->tokens);
+	l->watch.cb = on_watch;
+	l->flush.cb = on_flush;
+	l->watched_at = env_now(m->env);
+	r = membership_commit_load(m);
+	if (!r)
+		r = expect_leases(m);
+	if (!r)
+		r = env_arm(m->env, &l->watch, 0);
+	if (!r)
+		r = env_arm(m->env, &l->flush, 0);
+	return r;
+}
+
+struct membership_leader *membership_leader_free(struct membership *m)
+{
+	struct membership_leader *l = m->leader;
+	struct membership_lease *lease, *next;
+
+	if (!l)
+		return NULL;
+	env_disarm(m->env, &l->watch);
+	env_disarm(m->env, &l->flush);
+	membership_commit_fini(m);
+	HASH_ITER(hh, l->leases, lease, next) {
+		HASH_DEL(l->leases, lease);
+		free(lease);
+	}
+	membership_map_free(l->committed);
+	membership_map_free(l->next);
+	free(l);
+	return NULL;
+}
+
+static void waiter_drop(struct membership_change *change)
+{
+	free(container_of(change, struct waiter, change));
+}
+
+static void wait_durable(struct membership *m, struct rpc_call *call,
+			 const struct membership_renewal *renewal,
+			 void (*done)(struct membership_change *, struct membership *, int))
+{
+	struct waiter *w = calloc(1, sizeof(*w));
+
+	if (!w) {
+		rpc_fail(call, RPC_FAILED, "out of memory");
+		membership_commit_flush(m);
+		return;
+	}
+	w->change.done = done;
+	w->change.drop = waiter_drop;
+	w->call = call;
+	if (renewal)
+		w->renewal = *renewal;
+	membership_commit(m, &w->change);
+}
+
+/* Loads of the next few members that are up, so that a reply stays small. */
+static void fill_loads(struct membership_leader *l, struct membership_renewed *ret)
+{
+	const struct membership_view *view = l->committed->view;
+
+	for (size_t i = 0; i < view->n_nodes && ret->n_loads < MEMBERSHIP_MAX_LOADS; i++) {
+		const struct membership_node *n =
+			&view->nodes[(l->load_turn + i) % view->n_nodes];
+		const struct membership_lease *lease = lease_find(l, n->id);
+
+		if (n->state != MEMBER_UP || !lease)
+			continue;
+		ret->loads[ret->n_loads].node = n->id;
+		ret->loads[ret->n_loads++].load = lease->load;
+	}
+	l->load_turn += MEMBERSHIP_MAX_LOADS;
+}
+
+/* Acknowledge, if what is durable has this start of the member UP, as it is in next. */
+static bool acknowledge(struct membership *m, struct rpc_call *call,
+			const struct membership_renewal *renewal)
+{
+	struct membership_leader *l = m->leader;
+	node_id peer = rpc_call_peer(call);
+	const struct membership_node *n = membership_map_member(l->committed, peer);
+	const struct membership_node *next = membership_map_member(l->next, peer);
+	struct membership_renewed renewed;
+
+	if (!n || n->state != MEMBER_UP || next->state != MEMBER_UP ||
+	    n->incarnation != next->incarnation ||
+	    *membership_map_start(l->committed, peer) != renewal->start)
+		return false;
+	renewed = (struct membership_renewed){
+		.epoch = l->committed->view->epoch,
+		.incarnation = n->incarnation,
+		.lease = m->config.lease,
+		.view = renewal->epoch < l->committed->view->epoch ? l->committed : NULL,
+	};
+	fill_loads(l, &renewed);
+	membership_wire_renewed(call, &renewed);
+	return true;
+}
+
+static void on_renewal_durable(struct membership_change *change, struct membership *m,
+			       int result)
+{
+	_cleanup_free_ struct waiter *w = container_of(change, struct waiter, change);
+
+	if (result)
+		rpc_fail(w->call, RPC_FAILED, "the leader cannot write: %s",
+			 strerror(-result));
+	else if (!acknowledge(m, w->call, &w->renewal))
+		rpc_fail(w->call, RPC_CONFLICT, "the member changes, renew again");
+}
+
+static void lease_first_block(struct membership *m, node_id node)
+{
+	struct membership_leader *l = m->leader;
+
+	if (membership_map_count_blocks(l->next, node))
+		return;
+	if (membership_map_lease_block(l->next, node))
+		log_error("no PIDs are left for node %u: it can run no programs of the "
+			  "cluster",
+			  node);
+}
+
+void membership_leader_renew(struct membership *m, struct rpc_call *call,
+			     const struct membership_renewal *renewal)
+{
+	struct membership_leader *l = m->leader;
+	node_id peer = rpc_call_peer(call);
+	struct membership_node *n = membership_map_member(l->next, peer);
+	uint64_t *start = membership_map_start(l->next, peer);
+	struct membership_lease *lease;
+
+	if (!n) {
+		rpc_fail(call, RPC_NOT_PERMITTED, "node %u is not a member", peer);
+		return;
+	}
+	if (*start != renewal->start ? renewal->incarnation != 0 : n->state == MEMBER_LEFT) {
+		rpc_fail(call, RPC_STALE, "another start of node %u has followed", peer);
+		return;
+	}
+	lease = lease_get(l, peer);
+	if (!lease) {
+		rpc_fail(call, RPC_FAILED, "out of memory");
+		return;
+	}
+	lease->heard = env_now(m->env);
+	lease->load = renewal->load;
+	if (acknowledge(m, call, renewal))
+		return;
+	if (n->state != MEMBER_UP || *start != renewal->start) {
+		*start = renewal->start;
+		n->state = MEMBER_UP;
+		n->incarnation++;
+		l->dirty = true;
+		log_info("node %u (%s) is up, incarnation %" PRIu64, peer, n->name,
+			 n->incarnation);
+		lease_first_block(m, peer);
+	}
+	wait_durable(m, call, renewal, on_renewal_durable);
+}
+
+static void on_done_durable(struct membership_change *change, struct membership *m,
+			    int result)
+{
+	_cleanup_free_ struct waiter *w = container_of(change, struct waiter, change);
+
+	(void)m;
+	if (result)
+		rpc_fail(w->call, RPC_FAILED, "the leader cannot write: %s",
+			 strerror(-result));
+	else
+		membership_wire_reply_empty(w->call);
+}
+
+void membership_leader_leave(struct membership *m, struct rpc_call *call, uint64_t start)
+{
+	struct membership_leader *l = m->leader;
+	struct membership_node *n = membership_map_member(l->next, rpc_call_peer(call));
+
+	if (!n || *membership_map_start(l->next, n->id) != start) {
+		rpc_fail(call, RPC_STALE, "another start of node %u has followed",
+			 rpc_call_peer(call));
+		return;
+	}
+	if (n->state != MEMBER_LEFT) {
+		log_info("node %u (%s) has left", n->id, n->name);
+		n->state = MEMBER_LEFT;
+		l->dirty = true;
+	}
+	wait_durable(m, call, NULL, on_done_durable);
+}
+
+void membership_leader_want_pids(struct membership *m, struct rpc_call *call, uint32_t blocks)
+{
+	struct membership_leader *l = m->leader;
+	node_id peer = rpc_call_peer(call);
+	const struct membership_node *n = membership_map_member(l->next, peer);
+	uint32_t held;
+	int r = 0;
+
+	if (!n || n->state != MEMBER_UP) {
+		rpc_fail(call, RPC_STALE, "node %u is not up", peer);
+		return;
+	}
+	held = membership_map_count_blocks(l->next, peer);
+	if (held == blocks)
+		r = membership_map_lease_block(l->next, peer);
+	if (r) {
+		if (!l->exhausted)
+			log_error("no PIDs are left in the cluster: node %u asked for more "
+				  "and gets none",
+				  peer);
+		l->exhausted = true;
+		rpc_fail(call, RPC_CONFLICT, "no PIDs are left in the cluster");
+		return;
+	}
+	if (held == blocks)
+		l->dirty = true;
+	wait_durable(m, call, NULL, on_done_durable);
+}

@@ -1,0 +1,251 @@
+/* See membership_map.h.  Lists are short (thousands) and change rarely: plain arrays. */
+#include "membership_map.h"
+
+#include "err.h"
+
+#include <string.h>
+
+static size_t view_size(size_t n_nodes)
+{
+	return sizeof(struct membership_view) + n_nodes * sizeof(struct membership_node);
+}
+
+int membership_map_new(struct membership_map **ret, node_id leader)
+{
+	_cleanup_(membership_map_freep) struct membership_map *map = NULL;
+
+	map = calloc(1, sizeof(*map));
+	if (map)
+		map->view = calloc(1, view_size(0));
+	if (!map || !map->view)
+		return err_origin(-ENOMEM);
+	map->view->leader = leader;
+	*ret = TAKE(map);
+	return 0;
+}
+
+static void *copy_bytes(const void *from, size_t len)
+{
+	void *p = malloc(len ? len : 1);
+
+	if (p && len)
+		memcpy(p, from, len);
+	return p;
+}
+
+int membership_map_copy(struct membership_map **ret, const struct membership_map *from)
+{
+	_cleanup_(membership_map_freep) struct membership_map *map = NULL;
+	size_t n = from->view->n_nodes;
+
+	map = calloc(1, sizeof(*map));
+	if (!map)
+		return err_origin(-ENOMEM);
+	*map = *from;
+	map->view = copy_bytes(from->view, view_size(n));
+	map->starts = copy_bytes(from->starts, n * sizeof(*map->starts));
+	map->blocks = copy_bytes(from->blocks, from->n_blocks * sizeof(*map->blocks));
+	if (!map->view || !map->starts || !map->blocks)
+		return err_origin(-ENOMEM);
+	*ret = TAKE(map);
+	return 0;
+}
+
+struct membership_map *membership_map_free(struct membership_map *map)
+{
+	if (!map)
+		return NULL;
+	free(map->view);
+	free(map->starts);
+	free(map->blocks);
+	free(map);
+	return NULL;
+}
+
+struct membership_node *membership_map_member(const struct membership_map *map, node_id id)
+{
+	size_t low = 0, high = map->view->n_nodes;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+		struct membership_node *n = &map->view->nodes[middle];
+
+		if (n->id == id)
+			return n;
+		if (n->id < id)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+struct membership_node *membership_map_member_by_name(const struct membership_map *map, const char *name)
+{
+	for (size_t i = 0; i < map->view->n_nodes; i++)
+		if (!strcmp(map->view->nodes[i].name, name))
+			return &map->view->nodes[i];
+	return NULL;
+}
+
+uint64_t *membership_map_start(const struct membership_map *map, node_id id)
+{
+	struct membership_node *n = membership_map_member(map, id);
+
+	return n ? &map->starts[n - map->view->nodes] : NULL;
+}
+
+int membership_map_add_member(struct membership_map *map, node_id id, const char *name, const char *address,
+		   struct membership_node **ret)
+{
+	size_t n = map->view->n_nodes;
+	struct membership_view *view;
+	uint64_t *starts;
+
+	if (n == MEMBERSHIP_MAX_MEMBERS)
+		return err_origin(-ENOSPC);
+	view = realloc(map->view, view_size(n + 1));
+	if (!view)
+		return err_origin(-ENOMEM);
+	map->view = view;
+	starts = realloc(map->starts, (n + 1) * sizeof(*starts));
+	if (!starts)
+		return err_origin(-ENOMEM);
+	map->starts = starts;
+	starts[n] = 0;
+	view->nodes[n] = (struct membership_node){ .id = id, .state = MEMBER_JOINING };
+	strncpy(view->nodes[n].name, name, sizeof(view->nodes[n].name) - 1);
+	strncpy(view->nodes[n].address, address, sizeof(view->nodes[n].address) - 1);
+	view->n_nodes++;
+	if (ret)
+		*ret = &view->nodes[n];
+	return 0;
+}
+
+void membership_map_remove_member(struct membership_map *map, node_id id)
+{
+	struct membership_node *node = membership_map_member(map, id);
+	size_t i, after;
+
+	if (!node)
+		return;
+	i = node - map->view->nodes;
+	after = --map->view->n_nodes - i;
+	memmove(node, node + 1, after * sizeof(*node));
+	memmove(&map->starts[i], &map->starts[i + 1], after * sizeof(*map->starts));
+}
+
+node_id membership_map_home(const struct membership_map *map, pid_t pid)
+{
+	for (size_t i = 0; i < map->n_blocks; i++) {
+		const struct membership_block *b = &map->blocks[i];
+
+		if (pid >= b->first && (uint32_t)(pid - b->first) < b->count)
+			return b->node;
+	}
+	return NODE_NONE;
+}
+
+uint32_t membership_map_count_blocks(const struct membership_map *map, node_id node)
+{
+	uint32_t n = 0;
+
+	for (size_t i = 0; i < map->n_blocks; i++)
+		n += map->blocks[i].node == node;
+	return n;
+}
+
+int membership_map_add_block(struct membership_map *map, const struct membership_block *block)
+{
+	struct membership_block *blocks;
+	size_t i;
+
+	if (map->n_blocks == MEMBERSHIP_MAX_BLOCKS)
+		return err_origin(-ENOSPC);
+	blocks = realloc(map->blocks, (map->n_blocks + 1) * sizeof(*blocks));
+	if (!blocks)
+		return err_origin(-ENOMEM);
+	map->blocks = blocks;
+	for (i = map->n_blocks; i > 0 && blocks[i - 1].first > block->first; i--)
+		blocks[i] = blocks[i - 1];
+	blocks[i] = *block;
+	map->n_blocks++;
+	return 0;
+}
+
+pid_t membership_map_free_block(const struct membership_map *map)
+{
+	pid_t first = MEMBERSHIP_PID_FIRST;
+
+	/* By first, without overlap: the first gap that is wide enough. */
+	for (size_t i = 0; i < map->n_blocks; i++) {
+		if (first + MEMBERSHIP_PID_BLOCK <= map->blocks[i].first)
+			break;
+		first = map->blocks[i].first + (pid_t)map->blocks[i].count;
+	}
+	return first <= MEMBERSHIP_PID_MAX - MEMBERSHIP_PID_BLOCK ? first : 0;
+}
+
+int membership_map_lease_block(struct membership_map *map, node_id node)
+{
+	struct membership_block block = { membership_map_free_block(map),
+					  MEMBERSHIP_PID_BLOCK, node };
+
+	return block.first ? membership_map_add_block(map, &block) :
+			     MEMBERSHIP_MAP_E_EXHAUSTED;
+}
+
+bool membership_name_is_valid(const char *name)
+{
+	size_t len = strlen(name);
+
+	return len > 0 && len <= NODE_NAME_MAX && name[0] != '-' && name[len - 1] != '-' &&
+	       strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-") == len;
+}
+
+bool membership_address_is_valid(const char *address)
+{
+	size_t len = strlen(address);
+	const char *port = strrchr(address, ':');
+
+	if (len >= sizeof(((struct membership_node *)NULL)->address) || !port ||
+	    port == address)
+		return false;
+	for (const char *p = address; *p; p++)
+		if (*p <= ' ' || *p >= 0x7f)
+			return false;
+	len = strlen(port + 1);
+	return len > 0 && len <= 5 && strspn(port + 1, "0123456789") == len;
+}
+
+static bool blocks_are_valid(const struct membership_map *map)
+{
+	uint64_t end = MEMBERSHIP_PID_FIRST;
+
+	for (size_t i = 0; i < map->n_blocks; i++) {
+		const struct membership_block *b = &map->blocks[i];
+
+		if (b->first < 0 || (uint64_t)b->first < end || !b->count ||
+		    (uint64_t)b->first + b->count > MEMBERSHIP_PID_MAX ||
+		    !membership_map_member(map, b->node))
+			return false;
+		end = (uint64_t)b->first + b->count;
+	}
+	return true;
+}
+
+bool membership_map_is_valid(const struct membership_map *map)
+{
+	const struct membership_view *v = map->view;
+
+	for (size_t i = 0; i < v->n_nodes; i++) {
+		const struct membership_node *n = &v->nodes[i];
+
+		if (n->id <= (i ? v->nodes[i - 1].id : NODE_NONE) ||
+		    n->state > MEMBER_LEFT || !membership_name_is_valid(n->name) ||
+		    !membership_address_is_valid(n->address) ||
+		    membership_map_member_by_name(map, n->name) != n)
+			return false;
+	}
+	return blocks_are_valid(map);
+}

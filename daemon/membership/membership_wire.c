@@ -1,0 +1,381 @@
+/*
+ * Between nodes and in the store: protobuf <-> native.
+ *
+ * Happy path: a handler checks who sends, converts, and calls the core; a reply
+ * is converted and given to membership.c.
+ *
+ * Failure modes: a map or view that cannot be (ids out of order, blocks that
+ * overlap, names twice) is refused here, whoever sends it.
+ */
+#include "membership_internal.h"
+
+#include "envelope.pb-c.h"
+#include "err.h"
+#include "log.h"
+#include "membership.pb-c.h"
+
+#include <string.h>
+
+/* A message of a map: its arrays are freed together. */
+struct view_message {
+	Ssi__Membership__View view;
+	Ssi__Membership__Member *members, **member_list;
+	Ssi__Membership__PidBlock *blocks, **block_list;
+};
+
+static void view_message_fini(struct view_message *v)
+{
+	free(v->members);
+	free(v->member_list);
+	free(v->blocks);
+	free(v->block_list);
+}
+
+static void fill_members(struct view_message *v, const struct membership_map *map, bool whole)
+{
+	for (size_t i = 0; i < map->view->n_nodes; i++) {
+		struct membership_node *n = &map->view->nodes[i];
+		Ssi__Membership__Member *p = v->member_list[i] = &v->members[i];
+
+		ssi__membership__member__init(p);
+		p->id = n->id;
+		p->name = n->name;
+		p->address = n->address;
+		p->state = (Ssi__Membership__MemberState)n->state;
+		p->incarnation = n->incarnation;
+		p->start = whole ? map->starts[i] : 0;
+	}
+}
+
+static void fill_blocks(struct view_message *v, const struct membership_map *map)
+{
+	for (size_t i = 0; i < map->n_blocks; i++) {
+		Ssi__Membership__PidBlock *p = v->block_list[i] = &v->blocks[i];
+
+		ssi__membership__pid_block__init(p);
+		p->first = (uint32_t)map->blocks[i].first;
+		p->count = map->blocks[i].count;
+		p->node = map->blocks[i].node;
+	}
+}
+
+/* @whole: with what only the leader keeps. */
+static int view_message_init(struct view_message *v, const struct membership_map *map,
+			     bool whole)
+{
+	size_t n = map->view->n_nodes;
+
+	*v = (struct view_message){
+		.members = calloc(n + 1, sizeof(*v->members)),
+		.member_list = calloc(n + 1, sizeof(*v->member_list)),
+		.blocks = calloc(map->n_blocks + 1, sizeof(*v->blocks)),
+		.block_list = calloc(map->n_blocks + 1, sizeof(*v->block_list)),
+	};
+	if (!v->members || !v->member_list || !v->blocks || !v->block_list)
+		return err_origin(-ENOMEM);
+	ssi__membership__view__init(&v->view);
+	v->view.epoch = map->view->epoch;
+	v->view.leader = map->view->leader;
+	v->view.next_id = whole ? map->next_id : 0;
+	v->view.lease_ns = whole ? map->lease : 0;
+	v->view.n_members = n;
+	v->view.members = v->member_list;
+	v->view.n_blocks = map->n_blocks;
+	v->view.blocks = v->block_list;
+	fill_members(v, map, whole);
+	fill_blocks(v, map);
+	return 0;
+}
+
+static int add_member(struct membership_map *map, const Ssi__Membership__Member *p)
+{
+	struct membership_node *n;
+	int r;
+
+	if (strlen(p->name) >= sizeof(n->name) || strlen(p->address) >= sizeof(n->address) ||
+	    p->state < 0 || p->state > SSI__MEMBERSHIP__MEMBER_STATE__LEFT)
+		return err_origin(-EBADMSG);
+	r = membership_map_add_member(map, p->id, p->name, p->address, &n);
+	if (r)
+		return err_fold(r);
+	n->state = (enum member_state)p->state;
+	n->incarnation = p->incarnation;
+	map->starts[map->view->n_nodes - 1] = p->start;
+	return 0;
+}
+
+static int from_message(const Ssi__Membership__View *v, struct membership_map **ret)
+{
+	_cleanup_(membership_map_freep) struct membership_map *map = NULL;
+	int r;
+
+	r = membership_map_new(&map, v->leader);
+	if (r)
+		return err_fold(r);
+	map->view->epoch = v->epoch;
+	map->next_id = v->next_id;
+	map->lease = v->lease_ns;
+	for (size_t i = 0; i < v->n_members && !r; i++)
+		r = add_member(map, v->members[i]);
+	for (size_t i = 0; i < v->n_blocks && !r; i++) {
+		const Ssi__Membership__PidBlock *b = v->blocks[i];
+		struct membership_block block = { (pid_t)b->first, b->count, b->node };
+
+		if (b->first >= MEMBERSHIP_PID_MAX)
+			return err_origin(-EBADMSG);
+		r = membership_map_add_block(map, &block);
+	}
+	if (r)
+		return err_fold(r);
+	if (!map->view->epoch || !membership_map_is_valid(map))
+		return err_origin(-EBADMSG);
+	*ret = TAKE(map);
+	return 0;
+}
+
+int membership_wire_map_pack(const struct membership_map *map, uint8_t **ret, size_t *ret_len)
+{
+	_cleanup_(view_message_fini) struct view_message v;
+	uint8_t *data;
+	int r;
+
+	r = view_message_init(&v, map, true);
+	if (r)
+		return err_fold(r);
+	data = malloc(ssi__membership__view__get_packed_size(&v.view) + 1);
+	if (!data)
+		return err_origin(-ENOMEM);
+	*ret_len = ssi__membership__view__pack(&v.view, data);
+	*ret = data;
+	return 0;
+}
+
+static void view_freep(Ssi__Membership__View **view)
+{
+	if (*view)
+		ssi__membership__view__free_unpacked(*view, NULL);
+}
+
+int membership_wire_map_unpack(struct iovec bytes, struct membership_map **ret)
+{
+	_cleanup_(view_freep) Ssi__Membership__View *view = NULL;
+
+	view = ssi__membership__view__unpack(NULL, bytes.iov_len, bytes.iov_base);
+	if (!view)
+		return err_origin(-EBADMSG);
+	return from_message(view, ret);
+}
+
+static void load_to_message(const struct membership_load *load, node_id node,
+			    Ssi__Membership__Load *ret)
+{
+	ssi__membership__load__init(ret);
+	ret->node = node;
+	ret->cpus = load->n_cpus;
+	ret->running = load->running;
+	ret->memory_total = load->memory_total;
+	ret->memory_available = load->memory_available;
+	ret->processes = load->n_processes;
+}
+
+static struct membership_load load_from_message(const Ssi__Membership__Load *p)
+{
+	return (struct membership_load){
+		.n_cpus = p->cpus,
+		.running = p->running,
+		.memory_total = p->memory_total,
+		.memory_available = p->memory_available,
+		.n_processes = p->processes,
+	};
+}
+
+/* Requests to the leader, and their replies. */
+
+static void on_renewed(void *owner, const struct rpc_result *result)
+{
+	const Ssi__Membership__RenewReply *p = (const void *)result->reply;
+	_cleanup_(membership_map_freep) struct membership_map *view = NULL;
+	struct membership_renewed renewed;
+
+	if (result->status != RPC_OK) {
+		membership_on_renewed(owner, result->status, result->text, NULL);
+		return;
+	}
+	renewed = (struct membership_renewed){
+		.epoch = p->epoch,
+		.incarnation = p->incarnation,
+		.lease = p->lease_ns,
+	};
+	if (p->view && from_message(p->view, &view)) {
+		membership_on_renewed(owner, RPC_FAILED, "the leader's view is not one", NULL);
+		return;
+	}
+	renewed.view = view;
+	for (size_t i = 0; i < p->n_loads && i < MEMBERSHIP_MAX_LOADS; i++) {
+		renewed.loads[i].node = p->loads[i]->node;
+		renewed.loads[i].load = load_from_message(p->loads[i]);
+		renewed.n_loads++;
+	}
+	membership_on_renewed(owner, RPC_OK, "", &renewed);
+}
+
+int membership_wire_renew(struct membership *m, const struct membership_renewal *renewal)
+{
+	Ssi__Membership__RenewRequest q = SSI__MEMBERSHIP__RENEW_REQUEST__INIT;
+	Ssi__Membership__Load load;
+
+	load_to_message(&renewal->load, m->config.self, &load);
+	q.start = renewal->start;
+	q.incarnation = renewal->incarnation;
+	q.epoch = renewal->epoch;
+	q.load = &load;
+	return rpc_call(m->rpc, m->config.leader, MEMBERSHIP_RENEW, &q.base, RPC_NO_BULK,
+			m->config.lease / 2, on_renewed, m, &m->renewing);
+}
+
+static void on_left(void *owner, const struct rpc_result *result)
+{
+	membership_on_left(owner, result->status, result->text);
+}
+
+int membership_wire_leave(struct membership *m)
+{
+	Ssi__Membership__LeaveRequest q = SSI__MEMBERSHIP__LEAVE_REQUEST__INIT;
+
+	q.start = m->start;
+	return rpc_call(m->rpc, m->config.leader, MEMBERSHIP_LEAVE, &q.base, RPC_NO_BULK,
+			NSEC_PER_SEC, on_left, m, &m->leaving);
+}
+
+static void on_wanted(void *owner, const struct rpc_result *result)
+{
+	membership_on_wanted(owner, result->status, result->text);
+}
+
+int membership_wire_want_pids(struct membership *m, uint32_t blocks)
+{
+	Ssi__Membership__WantPidsRequest q = SSI__MEMBERSHIP__WANT_PIDS_REQUEST__INIT;
+
+	q.blocks = blocks;
+	return rpc_call(m->rpc, m->config.leader, MEMBERSHIP_WANT_PIDS, &q.base, RPC_NO_BULK,
+			2 * NSEC_PER_SEC, on_wanted, m, &m->wanting);
+}
+
+/* Who did not hear it gets the view with its next renewal. */
+static void on_told(void *owner, const struct rpc_result *result)
+{
+	(void)owner;
+	(void)result;
+}
+
+int membership_wire_tell(struct membership *m, node_id node, const struct membership_map *map)
+{
+	_cleanup_(view_message_fini) struct view_message v;
+	Ssi__Membership__TellRequest q = SSI__MEMBERSHIP__TELL_REQUEST__INIT;
+	int r;
+
+	r = view_message_init(&v, map, false);
+	if (r)
+		return err_fold(r);
+	q.view = &v.view;
+	return rpc_call(m->rpc, node, MEMBERSHIP_TELL, &q.base, RPC_NO_BULK, NSEC_PER_SEC,
+			on_told, m, NULL);
+}
+
+/* Requests from members. */
+
+static bool is_leader(struct membership *m, struct rpc_call *call)
+{
+	if (m->leader)
+		return true;
+	rpc_fail(call, RPC_USAGE, "node %u is not the leader", m->config.self);
+	return false;
+}
+
+RPC_HANDLER(on_renew, struct membership, Ssi__Membership__RenewRequest)
+{
+	struct membership_renewal renewal = {
+		.start = req->start,
+		.incarnation = req->incarnation,
+		.epoch = req->epoch,
+	};
+
+	if (req->load)
+		renewal.load = load_from_message(req->load);
+	if (is_leader(self, call))
+		membership_leader_renew(self, call, &renewal);
+}
+
+void membership_wire_renewed(struct rpc_call *call, const struct membership_renewed *renewed)
+{
+	_cleanup_(view_message_fini) struct view_message v = { 0 };
+	Ssi__Membership__RenewReply p = SSI__MEMBERSHIP__RENEW_REPLY__INIT;
+	Ssi__Membership__Load loads[MEMBERSHIP_MAX_LOADS], *list[MEMBERSHIP_MAX_LOADS];
+
+	if (renewed->view) {
+		if (view_message_init(&v, renewed->view, false)) {
+			rpc_fail(call, RPC_FAILED, "out of memory");
+			return;
+		}
+		p.view = &v.view;
+	}
+	p.epoch = renewed->epoch;
+	p.incarnation = renewed->incarnation;
+	p.lease_ns = renewed->lease;
+	for (size_t i = 0; i < renewed->n_loads; i++) {
+		list[i] = &loads[i];
+		load_to_message(&renewed->loads[i].load, renewed->loads[i].node, list[i]);
+	}
+	p.n_loads = renewed->n_loads;
+	p.loads = list;
+	rpc_reply(call, &p.base, RPC_NO_BULK);
+}
+
+void membership_wire_reply_empty(struct rpc_call *call)
+{
+	Ssi__Envelope__Empty empty = SSI__ENVELOPE__EMPTY__INIT;
+
+	rpc_reply(call, &empty.base, RPC_NO_BULK);
+}
+
+RPC_HANDLER(on_leave, struct membership, Ssi__Membership__LeaveRequest)
+{
+	if (is_leader(self, call))
+		membership_leader_leave(self, call, req->start);
+}
+
+RPC_HANDLER(on_want_pids, struct membership, Ssi__Membership__WantPidsRequest)
+{
+	if (is_leader(self, call))
+		membership_leader_want_pids(self, call, req->blocks);
+}
+
+RPC_HANDLER(on_tell, struct membership, Ssi__Membership__TellRequest)
+{
+	struct membership_map *map = NULL;
+
+	if (rpc_call_peer(call) != self->config.leader) {
+		rpc_fail(call, RPC_NOT_PERMITTED, "node %u is not the leader",
+			 rpc_call_peer(call));
+		return;
+	}
+	if (!req->view || from_message(req->view, &map)) {
+		rpc_fail(call, RPC_USAGE, "not a view");
+		return;
+	}
+	membership_take_view(self, map);
+	membership_wire_reply_empty(call);
+}
+
+const struct rpc_method membership_methods[] = {
+	RPC_METHOD(MEMBERSHIP_RENEW, on_renew, ssi__membership__renew_request__descriptor,
+		   ssi__membership__renew_reply__descriptor),
+	RPC_METHOD(MEMBERSHIP_LEAVE, on_leave, ssi__membership__leave_request__descriptor,
+		   ssi__envelope__empty__descriptor),
+	RPC_METHOD(MEMBERSHIP_WANT_PIDS, on_want_pids,
+		   ssi__membership__want_pids_request__descriptor,
+		   ssi__envelope__empty__descriptor),
+	RPC_METHOD(MEMBERSHIP_TELL, on_tell, ssi__membership__tell_request__descriptor,
+		   ssi__envelope__empty__descriptor),
+	{ 0 },
+};
