@@ -1,0 +1,35 @@
+#pragma once
+/*
+ * The parts of ssi-init.  One thread, static memory only: nothing that it does
+ * after its start can fail for want of memory of its own.
+ */
+#include "init_wire.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+/* init_keep.c: descriptors by name. */
+int keep_put(const char *name, int owned_fd, size_t limit);
+int keep_get(const char *name); /* the descriptor, still ours, or -1 */
+bool keep_drop(const char *name);
+/* The next name from slot @cursor on that begins with @prefix; false: none. */
+bool keep_next(const char *prefix, uint32_t *cursor, const char **ret_name);
+
+/* init_children.c: who of our children must stay a zombie until INIT_REAP. */
+int children_start(void);
+/* INIT_E_ABSENT: not a living or dead child of ours; INIT_E_FULL. */
+int children_track(pid_t pid);
+void children_reap(pid_t pid);
+/* SIGCHLD came: note how tracked ones ended or stopped, bury the others.  True: come again. */
+bool children_collect(void);
+/* Everything that still waits is told (again). */
+void children_tell_again(void);
+/* Pass on what is untold until @tell refuses; true: all is told. */
+bool children_tell(bool (*tell)(const struct init_event *event));
+
+/* init_spawn.c */
+void spawn_start(void);
+/* @fds: as INIT_SPAWN says.  0, -errno or INIT_E_*. */
+int spawn(const struct init_request *request, const int *fds, size_t n_fds, pid_t *ret_pid,
+	  int *ret_pidfd);

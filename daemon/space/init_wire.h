@@ -1,0 +1,95 @@
+#pragma once
+/*
+ * What ssid and ssi-init say to each other over <runtime_dir>/init.sock.
+ *
+ * SOCK_SEQPACKET, one fixed struct a message, descriptors beside it.  ssi-init
+ * outlives ssid, also a newer one: fields are only added at the end, verbs never
+ * reused, and a version that ssi-init does not know is answered -EPROTO.
+ *
+ * A connection says INIT_HELLO first: for commands (each answered by one
+ * init_reply) or, with INIT_HELLO_EVENTS, to be told init_events.  A new one for
+ * events replaces the old one, and is told again whatever waits for INIT_REAP.
+ */
+#include <stdint.h>
+
+enum {
+	INIT_WIRE_VERSION = 1,
+	INIT_NAME_SIZE = 64,
+	INIT_FDS_MAX = 34, /* arguments, group, SPACE_FDS_MAX */
+	INIT_PID_SERVICE_MIN = 2,
+	INIT_PID_SERVICE_MAX = 299,
+};
+
+enum init_verb {
+	INIT_HELLO = 1, /* reply: / (O_PATH), /proc, pid namespace */
+	INIT_KEEP = 2,  /* name, 1 descriptor */
+	INIT_FETCH = 3, /* name; reply: 1 descriptor */
+	INIT_DROP = 4,  /* name */
+	INIT_LIST = 5,  /* name: prefix, cursor; reply: next name and cursor */
+	INIT_SPAWN = 6, /* flags, pid; descriptors: see below; reply: pid, pidfd */
+	INIT_TRACK = 7, /* pid */
+	INIT_REAP = 8,  /* pid */
+	INIT_END = 9,   /* end the space when this connection closes */
+};
+
+enum {
+	INIT_HELLO_EVENTS = 1u << 0,
+
+	INIT_SPAWN_TRACK = 1u << 0,
+	INIT_SPAWN_SERVICE = 1u << 1,
+	INIT_SPAWN_GROUP = 1u << 2,
+};
+
+/* Outcomes, > 0 in init_reply.result; < 0 is -errno. */
+enum {
+	INIT_E_ABSENT = 1,
+	INIT_E_PID_TAKEN = 2,
+	INIT_E_FULL = 3,
+};
+
+/*
+ * INIT_SPAWN's descriptors: a memfd with the arguments, the cgroup directory if
+ * INIT_SPAWN_GROUP, then those that become 3, 4, ... in the child.  The memfd
+ * holds an init_arguments and then argv and envp, each string with its NUL.
+ */
+struct init_arguments {
+	uint32_t n_argv;
+	uint32_t n_envp;
+};
+
+struct init_request {
+	uint32_t version;
+	uint32_t verb;
+	uint32_t flags;
+	int32_t pid;
+	uint32_t cursor;
+	uint32_t unused;
+	char name[INIT_NAME_SIZE];
+};
+
+struct init_reply {
+	int32_t result;
+	int32_t pid;
+	uint32_t cursor;
+	uint32_t unused;
+	char name[INIT_NAME_SIZE];
+};
+
+enum init_event_type {
+	INIT_EVENT_EXIT = 1, /* code CLD_*, status */
+	INIT_EVENT_STOP = 2, /* status: the signal; SIGCONT: goes on */
+};
+
+struct init_event {
+	uint32_t type;
+	int32_t pid;
+	int32_t code;
+	int32_t status;
+};
+
+/* Descriptors that ssi-init is started with. */
+enum {
+	INIT_FD_LISTEN = 3,
+	INIT_FD_WORK = 4,  /* cgroup directory where children are born */
+	INIT_FD_READY = 5, /* one int32: 0, or -errno */
+};

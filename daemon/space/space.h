@@ -1,0 +1,132 @@
+#pragma once
+/*
+ * DOOR.  The SSI space of this node: one set of namespaces (pid, mount, ipc,
+ * uts) in which all cluster processes live, and ssi-init, its pid 1.
+ *
+ * Knows: env.  Tells: its owner, through struct space_events.
+ *
+ * ssi-init outlives ssid: it is the parent of every application root from birth,
+ * keeps descriptors for a successor, and collects exit statuses.  It decides
+ * nothing.  The daemon itself runs in the space's pid namespace (so PIDs here are
+ * global PIDs, and pidfds, ptrace and cgroups take them as they are) but in the
+ * host's mount namespace (so it can never touch a mount that it serves): files of
+ * applications are opened beneath space_root_fd(), /proc beneath space_proc_fd(),
+ * or by a program spawned in the space.
+ *
+ * Invariants: a process of the space exists only as a descendant of ssi-init; a
+ * tracked child stays a zombie, its PID taken, until space_reap(); everything
+ * kept is returned under the same name until dropped.
+ * Calls to ssi-init are synchronous (tens of microseconds; 2 s at most, after
+ * which the space counts as lost).  Thread: the loop, except the functions of
+ * space_group.h and inject.h, which block and belong in env_work().
+ */
+#include "env.h"
+#include "ids.h"
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+struct space;
+struct space_group;
+
+struct space_config {
+	const char *runtime_dir; /* /run/ssi, made 0755; init.sock lives here, 0600 */
+	const char *libexec_dir; /* ssi-init, ssi-spawn, ssi-shadow */
+	const char *private_dir; /* tmpfs for images and CRIU's caches, made here: /run/ssi/private */
+};
+
+/* A tracked child of ssi-init ended. */
+struct space_exit {
+	pid_t pid;
+	int code;   /* CLD_EXITED, CLD_KILLED, CLD_DUMPED */
+	int status; /* exit status or signal */
+};
+
+struct space_events {
+	/* Comes again after every start of ssid until space_reap(). */
+	void (*on_exit)(void *owner, const struct space_exit *exit);
+	/* A tracked child stopped by @signal, or went on (@signal SIGCONT). */
+	void (*on_stop)(void *owner, pid_t pid, int signal);
+	/* ssi-init does not answer, or is gone and with it every process of the space; in the
+	 * second case the kernel kills ssid's core too, mostly before it could be told. */
+	void (*on_lost)(void *owner);
+};
+
+/*
+ * Before anything else, from the host's namespaces, with no threads: make the
+ * space unless its ssi-init answers, then become two processes.  Returns in the
+ * child only, inside the space's pid namespace, with a service PID (2..299); the
+ * parent stays behind as a stub which passes signals on, waits, and ends as the
+ * child ends (the child is killed if the stub dies).  < 0: -errno, in the caller.
+ */
+int space_enter(const struct space_config *config);
+
+/* Connect to ssi-init.  Exits that wait are told from the loop, soon. */
+int space_new(struct space **ret, const struct env *env, const struct space_config *config,
+	      const struct space_events *events, void *owner);
+struct space *space_free(struct space *s); /* the space itself goes on */
+
+/* End the space: every process of the work cgroup is killed at once, and ssi-init ends, with
+ * whatever is left, as soon as @s is freed or ssid ends: the last thing ssid does.  For
+ * `ssi-admin cluster shutdown`. */
+int space_kill(struct space *s);
+
+int space_root_fd(const struct space *s); /* O_PATH of the space's /; openat2(RESOLVE_IN_ROOT) */
+int space_proc_fd(const struct space *s); /* of its /proc, this very pid namespace */
+
+enum {
+	SPACE_SPAWN_TRACK = 1u << 0,   /* keep its exit status until space_reap() */
+	SPACE_SPAWN_SERVICE = 1u << 1, /* a PID from 2..299, not one of the lease */
+};
+
+enum {
+	_SPACE_E_SUCCESS,
+	SPACE_E_PID_TAKEN, /* set_tid names a PID in use */
+	SPACE_E_ABSENT,    /* nothing kept under that name, no such child */
+	SPACE_E_FULL,      /* no process could be made: EAGAIN, ENOMEM */
+};
+
+enum { SPACE_FDS_MAX = 32 };
+
+struct space_spawn {
+	const char *const *argv;  /* argv[0]: absolute path in the space */
+	const char *const *envp;  /* NULL: PATH only */
+	const int *fds;           /* become 3, 4, ... in the child; 0-2 are the space's /dev/null */
+	size_t n_fds;             /* <= SPACE_FDS_MAX */
+	pid_t set_tid;            /* 0: next of the lease */
+	int group_fd;             /* cgroup directory to be born in, -1: the space's own */
+	unsigned flags;
+};
+
+/* A child of ssi-init, root, all capabilities, signals default, own session not made.
+ * ret_pidfd may be NULL.  A failing execve() is exit status 127. */
+int space_spawn(struct space *s, const struct space_spawn *spec, pid_t *ret_pid, int *ret_pidfd);
+
+/* Keep the exit status of child @pid (a restored root, say) from now on.  SPACE_E_ABSENT. */
+int space_track(struct space *s, pid_t pid);
+/* The cluster knows how @pid ended: let the kernel forget it.  Idempotent.  One that still
+ * lives is tracked no more. */
+int space_reap(struct space *s, pid_t pid);
+
+/* The keeper.  @name: at most 63 bytes, "room/what/number".  keep() replaces. */
+int space_keep(struct space *s, const char *name, int fd);
+int space_kept(struct space *s, const char *name, int *ret_fd);
+int space_drop(struct space *s, const char *name);
+/* All names that begin with @prefix; @cb may not call space_*(). */
+int space_each_kept(struct space *s, const char *prefix,
+		    int (*cb)(void *owner, const char *name), void *owner);
+
+/* A state memfd: the kept one of that name, or a new one of @size zero bytes, mapped shared.
+ * *ret_fresh tells which. */
+int space_state(struct space *s, const char *name, size_t size, void **ret, bool *ret_fresh);
+
+/*
+ * PIDs: the space gives out numbers of [first, first + n) only.  A thread at
+ * real-time priority (where the kernel allows it) watches the cursor every 20 ms.
+ * When 16,384 are left of a block (a quarter, of a smaller one) it moves on to the
+ * next; after the last it tells on_low and rewinds to the first, each time: the
+ * owner decides by how many are in use whether to lease more.  Numbers still in use
+ * are skipped by the kernel.  Before the first block the cursor starts at 300.
+ */
+int space_pids_add(struct space *s, pid_t first, pid_t n);
+void space_pids_on_low(struct space *s, void (*on_low)(void *owner), void *owner);

@@ -1,0 +1,325 @@
+/*
+ * A cgroup v2 leaf.
+ *
+ * happy path: a file is written, and cgroup.events, which poll() watches, says
+ * when it is done.
+ * failure modes: a task that sleeps uninterruptibly neither freezes nor dies: after
+ * the deadline a freeze is taken back and SPACE_GROUP_E_TIMEOUT told.
+ */
+#include "space_group.h"
+
+#include "err.h"
+#include "space_internal.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+struct space_group {
+	int parent_fd, dir_fd, events_fd, proc_fd;
+	char *name;
+	char *path;
+};
+
+static nsec_t now(void)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_BOOTTIME, &t);
+	return t.tv_sec * NSEC_PER_SEC + t.tv_nsec;
+}
+
+/* Make the leaf if need be and open it; the number of dir_fd stays the same. */
+static int open_leaf(struct space_group *g)
+{
+	_cleanup_close_ int dir = -1, events = -1;
+
+	if (mkdirat(g->parent_fd, g->name, 0755) < 0 && errno != EEXIST)
+		return err_origin(-errno);
+	dir = openat(g->parent_fd, g->name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	if (dir < 0)
+		return err_origin(-errno);
+	events = openat(dir, "cgroup.events", O_RDONLY | O_CLOEXEC);
+	if (events < 0)
+		return err_origin(-errno);
+	if (g->dir_fd < 0) {
+		g->dir_fd = TAKE_FD(dir);
+	} else if (dup3(dir, g->dir_fd, O_CLOEXEC) < 0) {
+		return err_origin(-errno);
+	}
+	(void)close_fd(g->events_fd);
+	g->events_fd = TAKE_FD(events);
+	return 0;
+}
+
+static struct space_group *group_free(struct space_group *g)
+{
+	if (!g)
+		return NULL;
+	(void)close_fd(g->events_fd);
+	(void)close_fd(g->dir_fd);
+	(void)close_fd(g->proc_fd);
+	(void)close_fd(g->parent_fd);
+	free(g->name);
+	free(g->path);
+	free(g);
+	return NULL;
+}
+
+DEFINE_CLEANUP(struct space_group, group_free)
+
+int space_group_open(struct space *s, const char *name, struct space_group **ret)
+{
+	_cleanup_(group_freep) struct space_group *g = calloc(1, sizeof(*g));
+	int r;
+
+	if (!g)
+		return err_origin(-ENOMEM);
+	g->dir_fd = g->events_fd = -1;
+	g->parent_fd = fcntl(s->work_fd, F_DUPFD_CLOEXEC, 3);
+	g->proc_fd = fcntl(s->proc_fd, F_DUPFD_CLOEXEC, 3);
+	if (!name[0] || name[0] == '.' || strchr(name, '/'))
+		return err_origin(-EINVAL);
+	g->name = strdup(name);
+	if (!g->name || asprintf(&g->path, "%s/%s", s->work_path, name) < 0)
+		return err_origin(-ENOMEM);
+	if (g->parent_fd < 0 || g->proc_fd < 0)
+		return err_origin(-errno);
+	r = open_leaf(g);
+	if (r < 0)
+		return r;
+	*ret = TAKE(g);
+	return 0;
+}
+
+struct space_group *space_group_close(struct space_group *g)
+{
+	if (g)
+		(void)unlinkat(g->parent_fd, g->name, AT_REMOVEDIR);
+	return group_free(g);
+}
+
+int space_group_fd(const struct space_group *g)
+{
+	return g->dir_fd;
+}
+
+const char *space_group_path(const struct space_group *g)
+{
+	return g->path;
+}
+
+static int write_text(const struct space_group *g, const char *file, const char *text)
+{
+	_cleanup_close_ int fd = openat(g->dir_fd, file, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		return -errno;
+	return 0;
+}
+
+int space_group_take(struct space_group *g, pid_t pid)
+{
+	char text[16];
+	int r;
+
+	(void)snprintf(text, sizeof(text), "%d", pid);
+	r = write_text(g, "cgroup.procs", text);
+	if (r == -ESRCH)
+		return SPACE_GROUP_E_GONE;
+	return err_origin(r);
+}
+
+/* All the numbers of a small file of the kernel, appended to *@list. */
+static int read_pids(int dir_fd, const char *path, pid_t **list, size_t *n)
+{
+	int fd = openat(dir_fd, path, O_RDONLY | O_CLOEXEC);
+	FILE *f = fd < 0 ? NULL : fdopen(fd, "r");
+	pid_t pid, *longer;
+	int r = 0;
+
+	if (!f)
+		return -errno;
+	while (fscanf(f, "%d", &pid) == 1) {
+		longer = reallocarray(*list, *n + 1, sizeof(pid));
+		if (!longer) {
+			r = err_origin(-ENOMEM);
+			break;
+		}
+		*list = longer;
+		longer[(*n)++] = pid;
+	}
+	(void)fclose(f);
+	return r;
+}
+
+int space_group_pids(struct space_group *g, pid_t **ret, size_t *ret_n)
+{
+	_cleanup_free_ pid_t *list = NULL;
+	size_t n = 0;
+	int r;
+
+	r = read_pids(g->dir_fd, "cgroup.procs", &list, &n);
+	if (r < 0)
+		return err_origin(r);
+	*ret = TAKE(list);
+	*ret_n = n;
+	return 0;
+}
+
+/* The children of all threads of @pid; none if it is gone. */
+static int append_children(const struct space_group *g, pid_t pid, pid_t **list, size_t *n)
+{
+	char path[64];
+	struct dirent *e;
+	int fd, r = 0;
+	DIR *dir;
+
+	(void)snprintf(path, sizeof(path), "%d/task", pid);
+	fd = openat(g->proc_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	dir = fd < 0 ? NULL : fdopendir(fd);
+	if (!dir)
+		return 0;
+	while (r == 0 && (e = readdir(dir))) {
+		char children[300];
+
+		if (e->d_name[0] == '.')
+			continue;
+		(void)snprintf(children, sizeof(children), "%s/children", e->d_name);
+		r = read_pids(fd, children, list, n);
+		if (r == -ENOENT || r == -ESRCH)
+			r = 0;
+	}
+	(void)closedir(dir);
+	return r;
+}
+
+static int by_number(const void *a, const void *b)
+{
+	return *(const pid_t *)a - *(const pid_t *)b;
+}
+
+/* One walk, parents first, so that what they fork meanwhile is born inside. */
+static int take_outsiders(struct space_group *g, pid_t root, bool *ret_moved)
+{
+	_cleanup_free_ pid_t *tree = NULL, *inside = NULL;
+	size_t n = 1, n_inside = 0;
+	int r;
+
+	*ret_moved = false;
+	r = space_group_pids(g, &inside, &n_inside);
+	if (r < 0)
+		return r;
+	if (n_inside)
+		qsort(inside, n_inside, sizeof(*inside), by_number);
+	tree = malloc(sizeof(*tree));
+	if (!tree)
+		return err_origin(-ENOMEM);
+	tree[0] = root;
+	for (size_t i = 0; i < n; i++) {
+		if (!n_inside || !bsearch(&tree[i], inside, n_inside, sizeof(*tree), by_number)) {
+			r = space_group_take(g, tree[i]);
+			if (r < 0 || (r == SPACE_GROUP_E_GONE && i == 0))
+				return r;
+			*ret_moved |= r == 0;
+		}
+		r = append_children(g, tree[i], &tree, &n);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int space_group_take_tree(struct space_group *g, pid_t root)
+{
+	nsec_t deadline = now() + 5 * NSEC_PER_SEC;
+	bool moved = true;
+	int r;
+
+	while (moved) {
+		r = take_outsiders(g, root, &moved);
+		if (r != 0)
+			return r;
+		if (now() > deadline)
+			return SPACE_GROUP_E_TIMEOUT;
+	}
+	return 0;
+}
+
+/* Until cgroup.events has the line @line. */
+static int wait_for(const struct space_group *g, const char *line, nsec_t timeout)
+{
+	nsec_t deadline = now() + timeout, t;
+
+	for (;;) {
+		struct pollfd p = { g->events_fd, POLLPRI, 0 };
+		char text[128] = { 0 };
+
+		if (pread(g->events_fd, text, sizeof(text) - 1, 0) < 0)
+			return err_origin(-errno);
+		if (strstr(text, line))
+			return 0;
+		t = now();
+		if (t >= deadline)
+			return SPACE_GROUP_E_TIMEOUT;
+		if (poll(&p, 1, (int)((deadline - t) / NSEC_PER_MSEC) + 1) < 0 && errno != EINTR)
+			return err_origin(-errno);
+	}
+}
+
+int space_group_freeze(struct space_group *g, nsec_t timeout)
+{
+	int r;
+
+	r = err_origin(write_text(g, "cgroup.freeze", "1"));
+	if (r < 0)
+		return r;
+	r = wait_for(g, "frozen 1", timeout);
+	if (r != 0)
+		(void)write_text(g, "cgroup.freeze", "0");
+	return r;
+}
+
+int space_group_thaw(struct space_group *g)
+{
+	return err_origin(write_text(g, "cgroup.freeze", "0"));
+}
+
+int space_group_kill(struct space_group *g, nsec_t timeout)
+{
+	int r;
+
+	r = err_origin(write_text(g, "cgroup.kill", "1"));
+	if (r == 0)
+		r = wait_for(g, "populated 0", timeout);
+	if (r != 0)
+		return r;
+	/*
+	 * A fresh leaf in its place, thawed: some kernels (seen on 6.18) kill at birth
+	 * every child that CLONE_INTO_CGROUP puts where cgroup.kill was used before.
+	 */
+	if (unlinkat(g->parent_fd, g->name, AT_REMOVEDIR) < 0)
+		return err_origin(write_text(g, "cgroup.freeze", "0"));
+	return open_leaf(g);
+}
+
+int space_group_each(struct space *s, const char *prefix,
+		     int (*cb)(void *owner, const char *name), void *owner)
+{
+	int fd = openat(s->work_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *e;
+
+	if (!dir)
+		return err_origin(-errno);
+	while (r == 0 && (e = readdir(dir)))
+		if (e->d_type == DT_DIR && e->d_name[0] != '.' &&
+		    strncmp(e->d_name, prefix, strlen(prefix)) == 0)
+			r = cb(owner, e->d_name);
+	(void)closedir(dir);
+	return r;
+}

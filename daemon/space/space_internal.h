@@ -1,0 +1,59 @@
+#pragma once
+/* What the files of this room share. */
+#include "cleanup.h"
+#include "init_wire.h"
+#include "space.h"
+
+#include <limits.h>
+
+struct space_pids;
+
+struct space {
+	const struct env *env;
+	const struct space_events *events;
+	void *owner;
+	int command_fd; /* to ssi-init; -1: lost */
+	struct env_fd event_watch;
+	struct env_timer lost_timer;
+	bool lost;
+	int root_fd, proc_fd;
+	int work_fd; /* cgroup directory of all groups */
+	char work_path[PATH_MAX];
+	struct space_pids *pids;
+};
+
+/* space_wire.c: the client's end of init_wire.h. */
+
+enum {
+	_SPACE_WIRE_E_SUCCESS,
+	SPACE_WIRE_E_ABSENT, /* nobody listens there */
+};
+
+/* Connect and say hello.  SPACE_WIRE_E_ABSENT. */
+int space_wire_open(const char *runtime_dir, uint32_t flags, int *ret_fd,
+		    int ret_space_fds[static 3]);
+/*
+ * One request, one reply; waits for 2 s.  *n_fds: descriptors to send; on return
+ * those that came, at most @n_ret, the others set to -1.
+ */
+int space_wire_call(int fd, struct init_request *request, const int *fds, size_t n_fds,
+		    struct init_reply *ret, int *ret_fds, size_t n_ret_fds);
+/* The same on the command connection; when it fails the space counts as lost.  0 or < 0;
+ * ret->result has ssi-init's answer, of which only INIT_E_* (> 0) and 0 get here. */
+int space_call(struct space *s, struct init_request *request, const int *fds, size_t n_fds,
+	       struct init_reply *ret, int *ret_fds, size_t n_ret_fds);
+
+/* space_cgroup.c */
+
+/* Where cgroup v2 is mounted.  -ENOENT: nowhere. */
+int space_cgroup_mount_point(char *ret_path, size_t size);
+/* Open <mount point>/ssi.space/@leaf, made if it is absent. */
+int space_cgroup_open(const char *leaf, char *ret_path, size_t size, int *ret_fd);
+/* Kill and remove what a lost space left. */
+void space_cgroup_clear(void);
+
+/* space_make.c: a new space; returns when its ssi-init answers. */
+int space_make(const struct space_config *config);
+
+/* space_pids.c */
+struct space_pids *space_pids_free(struct space_pids *p);
