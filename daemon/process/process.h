@@ -1,0 +1,195 @@
+#pragma once
+/*
+ * Processes of the cluster: where each is, who waits for it, signals, shadows.
+ *
+ * Knows: env, space, rpc, membership.  Tells: watchers of an application.
+ *
+ * A process has a *home*, the node that leased its PID, and a *place*, the node
+ * where it runs.  Home keeps a shadow in its place (same PID, parent, group,
+ * session), forwards what reaches it, and ends as it ends.  An *application* is
+ * the tree that one ssi-run started; its id is the PID of its root.
+ *
+ * Records that must survive ssid live in a state memfd kept by ssi-init.  What an
+ * ordinary child of an application is needs no record: it is read from /proc.
+ *
+ * Invariants: one live copy of every process; the record at home says where; a
+ * generation counts its moves, and a message of an older one is ignored; an exit
+ * status reaches the parent (the shadow's) and every waiter exactly once.
+ */
+#include "env.h"
+#include "ids.h"
+#include "membership.h"
+#include "rpc.h"
+#include "space.h"
+
+#include <stdbool.h>
+#include <sys/resource.h>
+
+struct process_room;
+
+enum {
+	_PROCESS_E_SUCCESS,
+	PROCESS_E_ABSENT,   /* no such process here */
+	PROCESS_E_BUSY,     /* it is being moved or saved */
+	PROCESS_E_TAKEN,    /* the PID is in use */
+};
+
+/* Who asks: the peer of a local socket, or what another node says of one. */
+struct process_caller {
+	uid_t uid;
+	gid_t gid;
+	gid_t groups[64];
+	size_t n_groups;
+};
+
+/* Everything that ssi-run's child inherits.  Strings are the owner's. */
+struct process_launch {
+	char **argv;
+	char **envp;
+	char *cwd;
+	char *name; /* --app, or "" */
+	struct process_caller caller;
+	mode_t umask;
+	int nice;
+	struct rlimit limits[RLIM_NLIMITS];
+	/* Descriptors of pipe ends for 0, 1, 2; -1: the space's /dev/null. */
+	int stdio[3];
+};
+
+enum process_state {
+	PROCESS_HERE = 1,  /* runs here, its home */
+	PROCESS_AWAY = 2,  /* its shadow is here */
+	PROCESS_GUEST = 3, /* runs here, its home is elsewhere */
+	PROCESS_ENDED = 4, /* its exit status waits to be told */
+};
+
+/* One record of this node.  A copy; nothing in it is owned. */
+struct process_record {
+	pid_t pid;
+	pid_t app;
+	pid_t root; /* of the moved tree that it belongs to; itself, if it is one */
+	node_id home, place;
+	uint32_t generation;
+	enum process_state state;
+	uid_t uid;
+	bool moving; /* a migration or checkpoint holds it */
+	int code, status; /* when ENDED */
+};
+
+/* What ssi-ps shows, of one process of the space. */
+struct process_info {
+	pid_t pid, ppid, pgid, sid, app;
+	node_id home, place;
+	uid_t uid;
+	char state; /* R S D T Z I, of /proc/PID/stat; 'M' while moving */
+	uint64_t cpu_ns, rss_bytes, start_ns; /* start: CLOCK_REALTIME */
+	uint32_t n_threads;
+	char command[256]; /* argv joined by spaces, or [comm] */
+};
+
+/* @libexec_dir: where ssi-spawn and ssi-shadow are, as the space sees it. */
+int process_room_new(struct process_room **ret, const struct env *env, struct space *space,
+		     struct rpc *rpc, struct membership *membership, const char *libexec_dir);
+struct process_room *process_room_free(struct process_room *p);
+
+/* The owner of space passes these on. */
+void process_on_exit(struct process_room *p, const struct space_exit *exit);
+void process_on_stop(struct process_room *p, pid_t pid, int signal);
+/*
+ * Shadows are seized by ptrace, for the two signals that they cannot take themselves: a SIGSTOP
+ * is passed on, and a killed one is held at its exit until the real process is dead, so that a
+ * parent never sees a death too early.  Only after this call, made on the loop's thread by an
+ * owner who passes every SIGCHLD on; without it shadows are right but for these two.
+ */
+int process_trace(struct process_room *p);
+void process_on_sigchld(struct process_room *p);
+/* The owner of membership passes this on: calls to nodes that are gone are settled. */
+void process_on_view(struct process_room *p);
+
+/* Launch here.  Takes no ownership.  *ret_pid: the application's id. */
+int process_launch(struct process_room *p, const struct process_launch *l, pid_t *ret_pid);
+
+/* Every process of the applications in this node's space, shadows left out. *ret: malloc()ed. */
+int process_list(struct process_room *p, struct process_info **ret, size_t *ret_n);
+
+int process_record(struct process_room *p, pid_t pid, struct process_record *ret);
+
+/* Where is @pid?  Asks its home.  done once: RPC_OK with place and uid, or RPC_NOT_FOUND... */
+typedef void (*process_where_cb)(void *owner, enum rpc_status status, const char *text,
+				 node_id place, uid_t uid, uint32_t generation);
+int process_where(struct process_room *p, pid_t pid, process_where_cb done, void *owner);
+
+/* May @caller signal (and so stop or move) a process of @uid?  Ptrace-like rights (checkpoint,
+ * restart) ask the kernel besides, in checkpoint. */
+bool process_may_signal(const struct process_caller *caller, uid_t uid);
+
+/* Signal @pid wherever it is; siginfo says SI_USER from @caller.  done once. */
+int process_signal(struct process_room *p, pid_t pid, int signal,
+		   const struct process_caller *caller,
+		   void (*done)(void *owner, enum rpc_status status, const char *text), void *owner);
+
+/* Tell once how application @app ended, asking its home; survives a move of it.  The status
+ * stays known for 10 minutes after the end, or until every waiter was told.  cancel: owner. */
+typedef void (*process_wait_cb)(void *owner, enum rpc_status status, const char *text, int code,
+				int exit_status);
+int process_wait(struct process_room *p, pid_t app, process_wait_cb done, void *owner);
+void process_wait_cancel(struct process_room *p, void *owner);
+
+/*
+ * For migration and checkpoint.  hold() marks a tree so that nobody else moves it
+ * (PROCESS_E_BUSY) and its signals wait; unhold() lets them go.
+ */
+int process_hold(struct process_room *p, pid_t root);
+void process_unhold(struct process_room *p, pid_t root);
+
+/* A member of a tree that moves or is restored. */
+struct process_member {
+	pid_t pid, ppid, pgid, sid; /* ppid 0: the root */
+	pid_t app;
+	uid_t uid;
+	uint32_t generation; /* of the move that is under way: more than its record's, or 1 */
+};
+
+/*
+ * The way out, when the target runs the tree: each frozen member whose home is
+ * here becomes a shadow (record AWAY), the others are killed and forgotten.  The
+ * tree must be frozen in @group; it is gone from the group afterwards.
+ * Blocks: called in env_work(); the records are changed by process_departed() on the loop.
+ */
+struct process_departure;
+struct process_pending;
+/*
+ * Which signals the image will hold: of the frozen tree, just before its dump.  On a worker.
+ * Those are dropped from what becomes a shadow; what came later is sent on.
+ */
+int process_pending_read(const struct process_member *members, size_t n_members,
+			 struct process_pending **ret);
+struct process_pending *process_pending_free(struct process_pending *pending);
+int process_depart_begin(struct process_room *p, const struct process_member *members,
+			 size_t n_members, struct space_group *group, node_id to,
+			 struct process_departure **ret);
+/* Between begin and work; without it no pending signal is dropped, and some may come twice. */
+void process_depart_pending(struct process_departure *d, struct process_pending *owned_pending);
+int process_depart_work(struct process_departure *d); /* on a worker */
+void process_depart_end(struct process_departure *d); /* on the loop; frees */
+
+/*
+ * The way in, before a restore: PIDs of members must be free, or held by shadows
+ * of ours which give way.  On arrival_end(ok = false) shadows stand again.
+ * *ret_in_place: the root's shadow stands here and must itself become the root:
+ * exec criu in it through process_arrive_exec().
+ */
+struct process_arrival;
+int process_arrive_begin(struct process_room *p, const struct process_member *members,
+			 size_t n_members, bool *ret_in_place, struct process_arrival **ret);
+/* In place only: the root's shadow execs `criu swrk 3` with @fds as 3, 4, ... */
+int process_arrive_exec(struct process_arrival *a, const char *criu, const int *fds, size_t n_fds);
+void process_arrive_end(struct process_arrival *a, bool ok);
+
+/* A restarted tree: a shadow at the home of each PID, made anew; refused with RPC_CONFLICT when
+ * one is in use.  done once. */
+typedef void (*process_reserve_cb)(void *owner, enum rpc_status status, const char *text);
+int process_reserve(struct process_room *p, const struct process_member *members, size_t n_members,
+		    node_id place, process_reserve_cb done, void *owner);
+/* Undo it. */
+int process_release(struct process_room *p, const struct process_member *members, size_t n_members);

@@ -1,0 +1,263 @@
+/*
+ * The way in: shadows of ours give way to the tree that is restored here.
+ *
+ * Happy path: the shadows of the members end unseen (a shadow's parent is another
+ * shadow, which reaps it, or ssi-init, which tells only us), criu makes the
+ * processes under their PIDs, and they are recorded: HERE if this is their home,
+ * GUEST if not, and their homes are told.  A root whose parent is a real process
+ * here does not end: its shadow itself becomes the root ("in place").
+ *
+ * Failure modes: a PID is in use -> TAKEN, nothing was changed; the restore
+ * failed -> shadows stand again, the root's as a child of ssi-init, and what they had
+ * taken from the kernel is sent on to where the process still is.
+ */
+#include "process_internal.h"
+
+#include "err.h"
+#include "log.h"
+
+#include <signal.h>
+#include <string.h>
+#include <time.h>
+
+static const nsec_t fold_timeout = NSEC_PER_SEC;
+
+struct left {
+	struct wire_signal signal;
+	TAILQ_ENTRY(left) entry;
+};
+
+struct process_arrival {
+	struct process_room *room;
+	TAILQ_HEAD(, left) left;
+	bool in_place;
+	size_t n;
+	struct {
+		struct process_member member;
+		bool folded;
+	} of[];
+};
+
+static void on_left(void *owner, const struct wire_signal *signal)
+{
+	struct process_arrival *a = owner;
+	struct left *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return;
+	l->signal = *signal;
+	TAILQ_INSERT_TAIL(&a->left, l, entry);
+}
+
+static struct process_arrival *arrival_free(struct process_arrival *a)
+{
+	struct left *l;
+
+	if (!a)
+		return NULL;
+	while ((l = TAILQ_FIRST(&a->left))) {
+		TAILQ_REMOVE(&a->left, l, entry);
+		free(l);
+	}
+	free(a);
+	return NULL;
+}
+
+DEFINE_CLEANUP(struct process_arrival, arrival_free)
+
+static bool gives_way(struct process_room *p, pid_t pid)
+{
+	const struct process_entry *e = process_table_find(p->table, pid);
+
+	return e && e->record.state == PROCESS_AWAY && !e->record.moving;
+}
+
+static bool is_free(struct process_room *p, pid_t pid)
+{
+	const struct process_entry *e = process_table_find(p->table, pid);
+	struct proc_stat s;
+
+	return (!e || e->record.state == PROCESS_ENDED) &&
+	       proc_stat_read(space_proc_fd(p->space), pid, &s) < 0;
+}
+
+static void set_moving(struct process_room *p, pid_t pid, bool moving)
+{
+	const struct process_entry *found = process_table_find(p->table, pid);
+	struct process_entry e;
+
+	if (!found)
+		return;
+	e = *found;
+	e.record.moving = moving;
+	(void)room_put(p, &e); /* replaces: cannot be full */
+}
+
+/* Milliseconds, of which ssi-init and the parents' shadows need microseconds. */
+static int wait_gone(struct process_arrival *a)
+{
+	struct process_room *p = a->room;
+	nsec_t until = env_now(p->env) + fold_timeout;
+	struct timespec moment = {.tv_nsec = 200 * NSEC_PER_USEC};
+	struct proc_stat s;
+
+	for (size_t i = 0; i < a->n; i++) {
+		pid_t pid = a->of[i].member.pid;
+
+		if (!a->of[i].folded)
+			continue;
+		while (proc_stat_read(space_proc_fd(p->space), pid, &s) == 0) {
+			if (env_now(p->env) > until)
+				return PROCESS_E_TAKEN;
+			(void)space_reap(p->space, pid);
+			(void)nanosleep(&moment, NULL);
+		}
+	}
+	return 0;
+}
+
+static void fold(struct process_arrival *a, size_t i)
+{
+	struct process_room *p = a->room;
+	pid_t pid = a->of[i].member.pid;
+
+	shadow_fold(p, pid, on_left, a);
+	set_moving(p, pid, true);
+	trace_release(p, pid);
+	if (i == 0 && a->in_place) {
+		shadow_wake(p, pid);
+		return;
+	}
+	(void)kill(pid, SIGKILL);
+	shadow_drop(p, pid);
+	a->of[i].folded = true;
+}
+
+static bool root_in_place(struct process_room *p, pid_t root)
+{
+	struct proc_stat s;
+
+	return gives_way(p, root) && room_is_shadow(p, root) &&
+	       proc_stat_read(space_proc_fd(p->space), root, &s) == 0 && s.ppid >= 300;
+}
+
+int process_arrive_begin(struct process_room *p, const struct process_member *members,
+			 size_t n_members, bool *ret_in_place,
+			 struct process_arrival **ret)
+{
+	_cleanup_(arrival_freep) struct process_arrival *a = NULL;
+	int r;
+
+	if (n_members == 0)
+		return err_origin(-EINVAL);
+	for (size_t i = 0; i < n_members; i++)
+		if (!gives_way(p, members[i].pid) && !is_free(p, members[i].pid))
+			return PROCESS_E_TAKEN;
+	a = calloc(1, sizeof(*a) + n_members * sizeof(a->of[0]));
+	if (!a)
+		return err_origin(-ENOMEM);
+	a->room = p;
+	a->n = n_members;
+	TAILQ_INIT(&a->left);
+	for (size_t i = 0; i < n_members; i++)
+		a->of[i].member = members[i];
+	a->in_place = root_in_place(p, members[0].pid);
+	for (size_t i = n_members; i-- > 0;)
+		if (gives_way(p, members[i].pid))
+			fold(a, i);
+	r = wait_gone(a);
+	if (r != 0) {
+		process_arrive_end(TAKE(a), false);
+		return r;
+	}
+	*ret_in_place = a->in_place;
+	*ret = TAKE(a);
+	return 0;
+}
+
+int process_arrive_exec(struct process_arrival *a, const char *criu, const int *fds,
+			size_t n_fds)
+{
+	struct shadow_command c = {.verb = SHADOW_EXEC};
+	static const char rest[] = "swrk\0003"; /* with the last NUL: two arguments */
+	size_t len = strlen(criu) + 1;
+
+	if (!a->in_place || len + sizeof(rest) > sizeof(c.data))
+		return err_origin(-EINVAL);
+	memcpy(c.data, criu, len);
+	memcpy(c.data + len, rest, sizeof(rest));
+	c.n_data = (uint32_t)(len + sizeof(rest));
+	return shadow_send(a->room, a->of[0].member.pid, &c, fds, n_fds);
+}
+
+/* -- The end -- */
+
+static void stands_here(struct process_arrival *a, const struct process_member *m)
+{
+	struct process_room *p = a->room;
+	node_id home = membership_home(p->membership, m->pid);
+	bool root = m == &a->of[0].member;
+	struct process_entry e = {
+		.record = {.pid = m->pid,
+			   .app = m->app,
+			   .root = a->of[0].member.pid,
+			   .home = home == NODE_NONE ? room_self(p) : home,
+			   .place = room_self(p),
+			   .state = PROCESS_HERE,
+			   .generation = m->generation,
+			   .uid = m->uid}};
+
+	shadow_drop(p, m->pid);
+	if (e.record.home != e.record.place)
+		e.record.state = PROCESS_GUEST;
+	if (root && !a->in_place && space_track(p->space, m->pid) != 0)
+		log_warning("nobody collects the exit of process %d PID=%d", m->pid,
+			    m->pid);
+	if (room_put(p, &e) < 0)
+		log_warning("no record for process %d PID=%d", m->pid, m->pid);
+	if (e.record.state != PROCESS_GUEST)
+		return;
+	if (!root)
+		(void)guest_watch(p, m->pid);
+	change_say_placed(p, &e.record);
+}
+
+static void stands_away(struct process_arrival *a, size_t i)
+{
+	struct process_room *p = a->room;
+	const struct process_member *m = &a->of[i].member;
+	int r;
+
+	if (!process_table_find(p->table, m->pid))
+		return;
+	if (i == 0 && a->in_place && room_is_shadow(p, m->pid) &&
+	    shadow_stands(p, m->pid)) {
+		set_moving(p, m->pid, false);
+		trace_seize(p, m->pid);
+		return;
+	}
+	if (!a->of[i].folded && !(i == 0 && a->in_place))
+		return;
+	r = shadow_fork(p, m); /* where its parent's shadow stands again */
+	if (r != 0)
+		r = shadow_spawn(p, m, i == 0 ? SPACE_SPAWN_TRACK : 0);
+	if (r != 0)
+		log_warning("process %d has no shadow here any more PID=%d", m->pid,
+			    m->pid);
+	set_moving(p, m->pid, false);
+}
+
+void process_arrive_end(struct process_arrival *a, bool ok)
+{
+	struct left *l;
+
+	for (size_t i = 0; i < a->n; i++) {
+		if (ok)
+			stands_here(a, &a->of[i].member);
+		else
+			stands_away(a, i);
+	}
+	TAILQ_FOREACH (l, &a->left, entry)
+		signal_forward(a->room, &l->signal);
+	arrival_free(a);
+}

@@ -1,0 +1,283 @@
+/*
+ * A guest's end, stop and going on are told to its home until the home has
+ * taken them; then an ended guest is forgotten.
+ *
+ * Failure modes: the home cannot be reached -> repeated; the home is not in the
+ * view -> nobody to tell, forgotten; the home says that the guest is not ours
+ * (it was given up while this node was lost) -> the guest is killed: one live copy.
+ */
+#include "process_internal.h"
+
+#include "err.h"
+#include "log.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+static const nsec_t again_after = 300 * NSEC_PER_MSEC;
+
+static void free_change(struct change *c)
+{
+	TAILQ_REMOVE(&c->room->changes, c, entry);
+	wire_cancel(&c->call);
+	env_disarm(c->room->env, &c->again);
+	free(c);
+}
+
+/* The home has taken it, or there is none. */
+static void settled(struct change *c)
+{
+	struct process_room *p = c->room;
+	pid_t pid = c->news.pid;
+	bool ended = c->news.what == WIRE_ENDED;
+
+	free_change(c);
+	if (!ended)
+		return;
+	process_table_remove(p->table, pid);
+	guest_forget(p, pid);
+	(void)space_reap(p->space, pid);
+}
+
+static void tell(struct change *c)
+{
+	if (!room_up(c->room, c->home))
+		settled(c);
+	else if (wire_changed(c->room->rpc, &c->call, c->home, &c->news) < 0)
+		(void)env_arm(c->room->env, &c->again, again_after);
+}
+
+static void on_again(struct env_timer *t)
+{
+	tell(container_of(t, struct change, again));
+}
+
+static void on_taken(struct wire_call *call, enum rpc_status status, const char *text,
+		     const struct wire_answer *answer)
+{
+	struct change *c = container_of(call, struct change, call);
+
+	if (status == RPC_OK || status == RPC_NOT_FOUND || status == RPC_USAGE)
+		settled(c);
+	else
+		(void)env_arm(c->room->env, &c->again, again_after);
+}
+
+static struct change *find_ended(struct process_room *p, pid_t pid)
+{
+	struct change *c;
+
+	TAILQ_FOREACH (c, &p->changes, entry)
+		if (c->news.pid == pid && c->news.what == WIRE_ENDED)
+			return c;
+	return NULL;
+}
+
+void change_tell(struct process_room *p, const struct process_record *d,
+		 enum wire_change_what what, int code, int status)
+{
+	const struct process_entry *found = process_table_find(p->table, d->pid);
+	struct change *c;
+
+	if (find_ended(p, d->pid))
+		return;
+	if (what == WIRE_ENDED && found && found->record.state == PROCESS_GUEST) {
+		struct process_entry e = *found;
+
+		e.record.state = PROCESS_ENDED;
+		e.record.code = code;
+		e.record.status = status;
+		e.ended_at = env_realtime(p->env);
+		(void)room_put(p, &e); /* replaces: cannot be full */
+	}
+	c = calloc(1, sizeof(*c));
+	if (!c) {
+		log_warning("no memory to tell the end of process %d, left to the next "
+			    "start",
+			    d->pid);
+		return;
+	}
+	*c = (struct change){.room = p,
+			     .call.done = on_taken,
+			     .again.cb = on_again,
+			     .home = membership_home(p->membership, d->pid),
+			     .news = {.pid = d->pid,
+				      .generation = d->generation,
+				      .what = what,
+				      .code = code,
+				      .status = status}};
+	TAILQ_INSERT_TAIL(&p->changes, c, entry);
+	/* From the loop, so that the caller's record is not gone under its hands. */
+	(void)env_arm(p->env, &c->again, 0);
+}
+
+/* -- At the home -- */
+
+void change_on_call(struct process_room *p, struct rpc_call *call, node_id peer,
+		    const struct wire_change *news)
+{
+	const struct process_entry *e = process_table_find(p->table, news->pid);
+
+	if (!e || e->record.home != room_self(p)) {
+		rpc_fail(call, RPC_NOT_FOUND, "no process %d of this home", news->pid);
+		return;
+	}
+	/* An older copy's end (it was left behind by a move) is no news. */
+	if (e->record.state == PROCESS_AWAY && e->record.place == peer &&
+	    news->generation >= e->record.generation) {
+		if (news->what == WIRE_ENDED)
+			room_ended(p, news->pid, news->code, news->status);
+		else
+			shadow_change(p, news->pid, news->what, news->status);
+	}
+	wire_reply_done(call);
+}
+
+/* -- Guests whose parent is not ssi-init -- */
+
+static void on_guest_end(struct env_fd *watch, unsigned events)
+{
+	struct guest *g = container_of(watch, struct guest, watch);
+	struct process_room *p = g->room;
+	const struct process_entry *e = process_table_find(p->table, g->pid);
+
+	env_unwatch(p->env, watch);
+	/* Its parent reaps it here, so the status is the parent's.  At home the parent
+	 * is a shadow, which does not ask. */
+	if (e && e->record.state == PROCESS_GUEST)
+		change_tell(p, &e->record, WIRE_ENDED, CLD_EXITED, 0);
+	else
+		guest_forget(p, g->pid);
+}
+
+int guest_watch(struct process_room *p, pid_t pid)
+{
+	struct guest *g;
+	int r;
+
+	guest_forget(p, pid);
+	g = calloc(1, sizeof(*g));
+	if (!g)
+		return err_origin(-ENOMEM);
+	*g = (struct guest){.room = p, .pid = pid, .watch.cb = on_guest_end};
+	g->watch.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (g->watch.fd < 0) {
+		r = err_origin(-errno);
+		free(g);
+		return r;
+	}
+	r = env_watch(p->env, &g->watch, ENV_READ);
+	if (r < 0) {
+		(void)close(g->watch.fd);
+		free(g);
+		return r;
+	}
+	HASH_ADD_INT(p->guests, pid, g);
+	return 0;
+}
+
+void guest_forget(struct process_room *p, pid_t pid)
+{
+	struct guest *g;
+
+	HASH_FIND_INT(p->guests, &pid, g);
+	if (!g)
+		return;
+	HASH_DEL(p->guests, g);
+	env_unwatch(p->env, &g->watch);
+	(void)close(g->watch.fd);
+	free(g);
+}
+
+/* -- Where guests are -- */
+
+struct placed {
+	struct wire_call call;
+	struct env_timer again;
+	struct process_room *room;
+	struct process_record record;
+	TAILQ_ENTRY(placed) entry;
+};
+
+static void free_placed(struct placed *d)
+{
+	TAILQ_REMOVE(&d->room->placed, d, entry);
+	wire_cancel(&d->call);
+	env_disarm(d->room->env, &d->again);
+	free(d);
+}
+
+static void say(struct placed *d)
+{
+	if (!room_up(d->room, d->record.home))
+		free_placed(d); /* said again when it comes back */
+	else if (wire_placed(d->room->rpc, &d->call, d->record.home, &d->record) < 0)
+		(void)env_arm(d->room->env, &d->again, again_after);
+}
+
+static void on_say_again(struct env_timer *t)
+{
+	say(container_of(t, struct placed, again));
+}
+
+static void on_placed_answer(struct wire_call *c, enum rpc_status status,
+			     const char *text, const struct wire_answer *answer)
+{
+	struct placed *d = container_of(c, struct placed, call);
+	const struct process_entry *e =
+		process_table_find(d->room->table, d->record.pid);
+
+	if (status == RPC_TIMEOUT || status == RPC_DOWN || status == RPC_STALE) {
+		(void)env_arm(d->room->env, &d->again, again_after);
+		return;
+	}
+	if (status == RPC_NOT_FOUND && e && e->record.state == PROCESS_GUEST &&
+	    e->record.generation == d->record.generation) {
+		log_notice("process %d is killed: %s PID=%d", d->record.pid, text,
+			   d->record.pid);
+		(void)kill(d->record.pid, SIGKILL);
+	}
+	free_placed(d);
+}
+
+void change_say_placed(struct process_room *p, const struct process_record *r)
+{
+	struct placed *d = calloc(1, sizeof(*d));
+
+	if (!d) {
+		log_warning("no memory to tell node %u where process %d is, left to "
+			    "the next view",
+			    r->home, r->pid);
+		return;
+	}
+	*d = (struct placed){.call.done = on_placed_answer,
+			     .again.cb = on_say_again,
+			     .room = p,
+			     .record = *r};
+	TAILQ_INSERT_TAIL(&p->placed, d, entry);
+	say(d);
+}
+
+void change_on_view(struct process_room *p)
+{
+	const struct process_entry *e;
+	size_t cursor = 0;
+
+	while ((e = process_table_next(p->table, &cursor)))
+		if (e->record.state == PROCESS_GUEST && room_up(p, e->record.home))
+			change_say_placed(p, &e->record);
+}
+
+void change_fini(struct process_room *p)
+{
+	struct guest *g, *next;
+
+	while (!TAILQ_EMPTY(&p->changes))
+		free_change(TAILQ_FIRST(&p->changes));
+	while (!TAILQ_EMPTY(&p->placed))
+		free_placed(TAILQ_FIRST(&p->placed));
+	HASH_ITER (hh, p->guests, g, next)
+		guest_forget(p, g->pid);
+}

@@ -1,0 +1,184 @@
+#pragma once
+/* What the files of this room share. */
+#include "process.h"
+#include "process_proc.h"
+#include "process_table.h"
+#include "process_wire.h"
+#include "shadow_protocol.h"
+
+#include <sys/queue.h>
+#include <uthash.h>
+
+struct shadow;
+struct delivery;
+
+/* A node's own wish to know how an application ends; asks its home again and again. */
+struct wait_ask {
+	struct process_room *room;
+	struct wire_call call;
+	struct env_timer again;
+	pid_t app;
+	process_wait_cb done;
+	void *owner;
+	TAILQ_ENTRY(wait_ask) entry;
+};
+
+/* A call from such a node, at the home. */
+struct wait_call {
+	struct rpc_call *call;
+	pid_t app;
+	nsec_t until;
+	TAILQ_ENTRY(wait_call) entry;
+};
+
+/* News of a guest for its home, repeated until taken. */
+struct change {
+	struct process_room *room;
+	struct wire_call call;
+	struct env_timer again;
+	struct wire_change news;
+	node_id home;
+	TAILQ_ENTRY(change) entry;
+};
+
+/* A guest that is no child of ssi-init: its pidfd tells that it ended. */
+struct guest {
+	struct process_room *room;
+	struct env_fd watch;
+	pid_t pid;
+	UT_hash_handle hh;
+};
+
+struct hold {
+	pid_t root;
+	TAILQ_HEAD(, delivery) waiting;
+	TAILQ_ENTRY(hold) entry;
+};
+
+TAILQ_HEAD(wait_asks, wait_ask);
+TAILQ_HEAD(wait_calls, wait_call);
+TAILQ_HEAD(changes, change);
+TAILQ_HEAD(deliveries, delivery);
+TAILQ_HEAD(holds, hold);
+TAILQ_HEAD(signal_asks, signal_ask);
+TAILQ_HEAD(where_asks, where_ask);
+TAILQ_HEAD(reserve_asks, reserve_ask);
+TAILQ_HEAD(placed_list, placed);
+
+struct process_room {
+	const struct env *env;
+	struct space *space;
+	struct rpc *rpc;
+	struct membership *membership;
+	char spawn_path[256], shadow_path[256];
+	struct process_table *table;
+	struct env_timer sweep;
+	struct wait_asks wait_asks;
+	struct wait_calls wait_calls;
+	struct changes changes;
+	struct placed_list placed;
+	struct holds holds;
+	struct deliveries
+		deliveries; /* by injection, one at a time: the first is under way */
+	struct signal_asks signal_asks;
+	struct where_asks where_asks;
+	struct reserve_asks reserve_asks;
+	struct shadow *shadows;
+	struct guest *guests;
+	int shadow_listen_fd;
+	uint64_t shadow_cookie; /* marks the SIGCONT that we send shadows ourselves */
+	struct stat shadow_program;
+	bool tracing;
+};
+
+static inline node_id room_self(const struct process_room *p)
+{
+	return rpc_self(p->rpc);
+}
+
+/* process.c */
+int room_put(struct process_room *p,
+	     const struct process_entry *e); /* makes room if it must */
+void room_ended(struct process_room *p, pid_t pid, int code, int status);
+bool room_below(struct process_room *p, pid_t pid, pid_t ancestor);
+pid_t room_app(struct process_room *p, const struct proc_stat *s);
+bool room_is_shadow(struct process_room *p, pid_t pid);
+/* A process of an application that really runs here?  PROCESS_E_ABSENT. */
+int room_real(struct process_room *p, pid_t pid, struct proc_stat *ret);
+bool room_up(const struct process_room *p, node_id node);
+void room_on_where(struct process_room *p, struct rpc_call *call, pid_t pid);
+void room_on_placed(struct process_room *p, struct rpc_call *call,
+		    const struct process_record *d);
+
+/* process_wait.c */
+void wait_on_call(struct process_room *p, struct rpc_call *call, pid_t app);
+bool wait_settle(struct process_room *p, const struct process_record *d);
+void wait_sweep(struct process_room *p);
+void wait_on_view(struct process_room *p);
+void wait_fini(struct process_room *p);
+
+/* process_change.c: guests and their homes. */
+void change_tell(struct process_room *p, const struct process_record *d,
+		 enum wire_change_what what, int code, int status);
+void change_on_call(struct process_room *p, struct rpc_call *call, node_id peer,
+		    const struct wire_change *news);
+int guest_watch(struct process_room *p, pid_t pid);
+void guest_forget(struct process_room *p, pid_t pid);
+void change_say_placed(struct process_room *p, const struct process_record *r);
+void change_on_view(struct process_room *p);
+void change_fini(struct process_room *p);
+
+/* process_signal.c */
+void signal_on_call(struct process_room *p, struct rpc_call *call,
+		    const struct wire_signal *s);
+/* Send on what a shadow had taken, wherever its process is now; nobody is answered. */
+void signal_forward(struct process_room *p, const struct wire_signal *s);
+bool signal_held(struct process_room *p, pid_t pid);
+void signal_fini(struct process_room *p);
+
+/* process_shadow.c: our ends of shadows. */
+int shadow_start(struct process_room *p); /* listen, take back what is kept */
+void shadow_stop(struct process_room *p);
+/* A socket for a shadow-to-be of @pid: our end is kept; *ret_fd is the caller's. */
+int shadow_connect(struct process_room *p, pid_t pid, int *ret_fd);
+bool shadow_stands(struct process_room *p, pid_t pid);
+void shadow_command(struct process_room *p, pid_t pid, const struct shadow_command *c);
+int shadow_send(struct process_room *p, pid_t pid, const struct shadow_command *c,
+		const int *fds, size_t n_fds);
+void shadow_name(struct process_room *p, pid_t pid, const char *name);
+void shadow_end(struct process_room *p, pid_t pid, int code, int status);
+void shadow_change(struct process_room *p, pid_t pid, enum wire_change_what what,
+		   int signal);
+void shadow_on_stop(struct process_room *p, pid_t pid, int signal);
+/* The shadow is no more (or will not be): our end goes. */
+void shadow_drop(struct process_room *p, pid_t pid);
+/* Before it gives way: what it took from the kernel and nobody got yet. */
+typedef void (*shadow_left_cb)(void *owner, const struct wire_signal *signal);
+void shadow_fold(struct process_room *p, pid_t pid, shadow_left_cb left, void *owner);
+void shadow_wake(struct process_room *p, pid_t pid); /* if it is stopped */
+void shadow_kick(struct process_room *p,
+		 pid_t pid); /* its process is somewhere else now */
+/* It was killed here: so must the real one be. */
+void shadow_killed(struct process_room *p, pid_t pid);
+/* A new one, child of ssi-init.  PROCESS_E_TAKEN. */
+int shadow_spawn(struct process_room *p, const struct process_member *m,
+		 unsigned space_flags);
+
+/* As a child of the shadow of @m->ppid; how that went is told later, if badly. */
+int shadow_fork(struct process_room *p, const struct process_member *m);
+/* It is about to end.  False: not as it was told, so it is held there. */
+bool shadow_may_exit(struct process_room *p, pid_t pid);
+void shadow_trace_all(struct process_room *p);
+
+/* process_trace.c */
+void trace_seize(struct process_room *p, pid_t pid);
+void trace_release(struct process_room *p,
+		   pid_t pid);			  /* it runs on as if never seized */
+void trace_go(struct process_room *p, pid_t pid); /* what is held at its exit */
+
+/* process_reserve.c */
+void reserve_on_call(struct process_room *p, struct rpc_call *call,
+		     const struct process_member *members, size_t n, node_id place);
+void release_on_call(struct process_room *p, struct rpc_call *call,
+		     const struct process_member *members, size_t n, node_id place);
+void reserve_fini(struct process_room *p);

@@ -1,0 +1,669 @@
+/*
+ * ssid's ends of shadows.
+ *
+ * A connection is made by ssid with itself, over the path that only root can
+ * reach; the shadow gets the connecting end, ssi-init a duplicate of ours before
+ * the shadow depends on it.
+ *
+ * Happy path: a signal taken by a shadow comes as a report, is sent to the
+ * process's place, and acknowledged when it was delivered there, one after the
+ * other, so their order is kept.
+ *
+ * Failure modes: the place does not answer or the process is on its way -> sent
+ * again, under the same number, which the place remembers; ssid starts again ->
+ * RESUME, and the shadow repeats what is not acknowledged; the shadow is killed
+ * -> its end closes, and the real process is killed too.
+ */
+#include "process_internal.h"
+
+#include "err.h"
+#include "log.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+static const nsec_t again_after = 200 * NSEC_PER_MSEC;
+static const char kept_prefix[] = "process/shadow/";
+
+struct shadow {
+	struct process_room *room;
+	pid_t pid;
+	struct env_fd watch;
+	struct wire_call call;
+	struct env_timer again;
+	struct wire_signal sending; /* valid while `busy` */
+	bool busy, queued; /* a call is under way; it is about the first of the queue */
+	bool killed, told_stop;
+	struct shadow_report queue[SHADOW_JOURNAL];
+	size_t first, n;
+	UT_hash_handle hh;
+};
+
+static struct shadow *find(struct process_room *p, pid_t pid)
+{
+	struct shadow *s;
+
+	HASH_FIND_INT(p->shadows, &pid, s);
+	return s;
+}
+
+static void kept_name(pid_t pid, char ret[64])
+{
+	(void)snprintf(ret, 64, "%s%d", kept_prefix, pid);
+}
+
+static int send_command(struct shadow *s, const struct shadow_command *c,
+			const int *fds, size_t n_fds)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(SHADOW_FDS_MAX * sizeof(int))];
+	} control = {0};
+	struct iovec iov = {.iov_base = (void *)c,
+			    .iov_len = SHADOW_COMMAND_HEAD + c->n_data};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+	struct cmsghdr *h;
+
+	if (s->watch.fd < 0)
+		return -ENOTCONN;
+	if (n_fds > SHADOW_FDS_MAX)
+		return err_origin(-EINVAL);
+	if (n_fds) {
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
+		h = CMSG_FIRSTHDR(&m);
+		h->cmsg_level = SOL_SOCKET;
+		h->cmsg_type = SCM_RIGHTS;
+		h->cmsg_len = CMSG_LEN(n_fds * sizeof(int));
+		memcpy(CMSG_DATA(h), fds, n_fds * sizeof(int));
+	}
+	if (sendmsg(s->watch.fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		return err_origin(-errno);
+	return 0;
+}
+
+static void acknowledge(struct shadow *s, uint64_t sequence)
+{
+	struct shadow_command c = {.verb = SHADOW_ACK, .sequence = sequence};
+
+	(void)send_command(s, &c, NULL, 0); /* lost: acknowledged by a later one */
+}
+
+/* -- Forwarding -- */
+
+static void forward(struct shadow *s);
+
+static void handed_on(struct shadow *s)
+{
+	const struct process_entry *found = process_table_find(s->room->table, s->pid);
+	struct process_entry e;
+
+	s->busy = false;
+	if (!s->queued || !s->n)
+		return;
+	s->first = (s->first + 1) % SHADOW_JOURNAL;
+	s->n--;
+	if (!s->sending.sequence)
+		return;
+	if (found && found->sequence < s->sending.sequence) {
+		e = *found;
+		e.sequence = s->sending.sequence;
+		(void)room_put(s->room, &e); /* replaces: cannot be full */
+	}
+	acknowledge(s, s->sending.sequence);
+}
+
+static void on_forwarded(struct wire_call *c, enum rpc_status status, const char *text,
+			 const struct wire_answer *answer)
+{
+	struct shadow *s = container_of(c, struct shadow, call);
+
+	if (status == RPC_OK || status == RPC_FAILED || status == RPC_USAGE) {
+		if (status != RPC_OK)
+			log_warning("signal %d for process %d is dropped: %s PID=%d",
+				    s->sending.signal, s->pid, text, s->pid);
+		if (s->sending.signal == SIGKILL && status == RPC_OK)
+			s->killed = false; /* its end will be told */
+		handed_on(s);
+		forward(s);
+		return;
+	}
+	s->busy = false;
+	(void)env_arm(s->room->env, &s->again, again_after);
+}
+
+static void take_from_report(const struct shadow_report *r, struct wire_signal *ret)
+{
+	ret->signal = (int)r->info.ssi_signo;
+	ret->code = r->info.ssi_code;
+	ret->sender_pid = (pid_t)r->info.ssi_pid;
+	ret->sender_uid = r->info.ssi_uid;
+	ret->value = r->info.ssi_signo == SIGCHLD && r->info.ssi_code > 0
+			     ? (uint32_t)r->info.ssi_status
+			     : r->info.ssi_ptr;
+	ret->sequence = r->sequence;
+}
+
+/* The SIGCONT that we ourselves sent a stopped shadow. */
+static bool is_our_own(const struct shadow *s, const struct shadow_report *r)
+{
+	return r->info.ssi_signo == SIGCONT && r->info.ssi_code == SI_QUEUE &&
+	       r->info.ssi_ptr == s->room->shadow_cookie;
+}
+
+static void forward(struct shadow *s)
+{
+	struct process_room *p = s->room;
+	const struct process_entry *e = process_table_find(p->table, s->pid);
+
+	if (s->busy || !e)
+		return;
+	if (e->record.state != PROCESS_AWAY) {
+		if (e->record.state == PROCESS_ENDED)
+			s->n = 0; /* nobody to signal any more */
+		return;
+	}
+	s->sending =
+		(struct wire_signal){.pid = s->pid, .generation = e->record.generation};
+	s->queued = !s->killed;
+	if (s->killed) {
+		s->sending.signal = SIGKILL;
+		s->sending.code = SI_KERNEL;
+	} else if (s->n) {
+		take_from_report(&s->queue[s->first], &s->sending);
+		if (is_our_own(s, &s->queue[s->first])) {
+			handed_on(s);
+			forward(s);
+			return;
+		}
+	} else {
+		return;
+	}
+	s->busy = wire_signal(p->rpc, &s->call, e->record.place, &s->sending) == 0;
+	if (!s->busy)
+		(void)env_arm(p->env, &s->again, again_after);
+}
+
+static void on_again(struct env_timer *t)
+{
+	forward(container_of(t, struct shadow, again));
+}
+
+/* -- Reports -- */
+
+static void on_signal(struct shadow *s, const struct shadow_report *r)
+{
+	const struct process_entry *e = process_table_find(s->room->table, s->pid);
+	uint64_t last = e ? e->sequence : 0;
+
+	for (size_t i = 0; i < s->n; i++) /* our own have no number */
+		if (s->queue[(s->first + i) % SHADOW_JOURNAL].sequence > last)
+			last = s->queue[(s->first + i) % SHADOW_JOURNAL].sequence;
+	if (r->sequence <= last || s->n == SHADOW_JOURNAL) {
+		if (e && r->sequence <= e->sequence)
+			acknowledge(s, e->sequence);
+		return;
+	}
+	s->queue[(s->first + s->n++) % SHADOW_JOURNAL] = *r;
+	forward(s);
+}
+
+static void on_report(struct shadow *s, const struct shadow_report *r)
+{
+	switch (r->kind) {
+	case SHADOW_SIGNAL:
+		on_signal(s, r);
+		break;
+	case SHADOW_HELLO:
+		trace_seize(s->room, s->pid);
+		if (!r->value)
+			log_notice("process %d has no_new_privs: it cannot come home "
+				   "in place "
+				   "PID=%d",
+				   s->pid, s->pid);
+		break;
+	case SHADOW_FORKED: /* only told when it failed */
+	case SHADOW_REFUSED:
+		log_warning("shadow %d: %s PID=%d", s->pid, strerror(-r->value),
+			    s->pid);
+		break;
+	}
+}
+
+static void close_end(struct shadow *s)
+{
+	char name[64];
+
+	if (s->watch.fd < 0)
+		return;
+	env_unwatch(s->room->env, &s->watch);
+	s->watch.fd = close_fd(s->watch.fd);
+	kept_name(s->pid, name);
+	(void)space_drop(s->room->space, name);
+}
+
+/* Its program is gone: it ended as it was told, or it was killed here. */
+static void on_hangup(struct shadow *s)
+{
+	struct process_room *p = s->room;
+	const struct process_entry *e = process_table_find(p->table, s->pid);
+	pid_t pid = s->pid;
+
+	close_end(s);
+	if (e && e->record.state == PROCESS_AWAY && !e->record.moving) {
+		shadow_killed(p, pid);
+		return;
+	}
+	shadow_drop(p, pid);
+	if (e && e->record.state == PROCESS_ENDED && e->record.pid != e->record.app)
+		process_table_remove(p->table, pid);
+}
+
+static void on_readable(struct env_fd *watch, unsigned events)
+{
+	struct shadow *s = container_of(watch, struct shadow, watch);
+	struct shadow_report r;
+	ssize_t n;
+
+	n = recv(watch->fd, &r, sizeof(r), MSG_DONTWAIT);
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+		on_hangup(s);
+	else if (n == sizeof(r))
+		on_report(s, &r);
+}
+
+/* -- Connections -- */
+
+static int add(struct process_room *p, pid_t pid, int owned_fd)
+{
+	struct shadow *s = find(p, pid);
+	int r;
+
+	if (!s) {
+		s = calloc(1, sizeof(*s));
+		if (!s) {
+			(void)close(owned_fd);
+			return err_origin(-ENOMEM);
+		}
+		*s = (struct shadow){.room = p,
+				     .pid = pid,
+				     .watch.fd = -1,
+				     .watch.cb = on_readable,
+				     .call.done = on_forwarded,
+				     .again.cb = on_again};
+		HASH_ADD_INT(p->shadows, pid, s);
+	}
+	if (s->watch.fd >= 0) {
+		env_unwatch(p->env, &s->watch);
+		(void)close(s->watch.fd);
+	}
+	s->n = 0;
+	s->killed = s->told_stop = false;
+	s->watch.fd = owned_fd;
+	r = owned_fd < 0 ? 0 : env_watch(p->env, &s->watch, ENV_READ);
+	if (r < 0)
+		shadow_drop(p, pid);
+	return r;
+}
+
+int shadow_connect(struct process_room *p, pid_t pid, int *ret_fd)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = SHADOW_SOCKET};
+	_cleanup_close_ int theirs = -1, ours = -1;
+	char name[64];
+	int r;
+
+	theirs = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (theirs < 0)
+		return err_origin(-errno);
+	if (connect(theirs, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return err_origin(-errno);
+	ours = accept4(p->shadow_listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (ours < 0)
+		return err_origin(-errno);
+	kept_name(pid, name);
+	r = space_keep(p->space, name, ours);
+	if (r != 0)
+		return err_fold(r);
+	r = add(p, pid, TAKE_FD(ours));
+	if (r < 0)
+		return r;
+	*ret_fd = TAKE_FD(theirs);
+	return 0;
+}
+
+static int listen_here(struct process_room *p)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = SHADOW_SOCKET};
+	_cleanup_close_ int fd = -1;
+
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return err_origin(-errno);
+	(void)unlink(SHADOW_SOCKET);
+	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+	    chmod(SHADOW_SOCKET, 0600) < 0 || listen(fd, 64) < 0)
+		return err_origin(-errno);
+	p->shadow_listen_fd = TAKE_FD(fd);
+	return 0;
+}
+
+static int take_back(void *owner, const char *name)
+{
+	pid_t **next = owner;
+
+	*(*next)++ = atoi(name + sizeof(kept_prefix) - 1);
+	return 0;
+}
+
+static int count(void *owner, const char *name)
+{
+	++*(size_t *)owner;
+	return 0;
+}
+
+static void resume(struct process_room *p, pid_t pid)
+{
+	const struct process_entry *e = process_table_find(p->table, pid);
+	struct shadow_command c = {.verb = SHADOW_RESUME,
+				   .sequence = e ? e->sequence : 0};
+	char name[64];
+	int fd;
+
+	kept_name(pid, name);
+	if (!e || e->record.state == PROCESS_HERE || e->record.state == PROCESS_GUEST) {
+		(void)space_drop(p->space, name); /* a swap that did not come about */
+		return;
+	}
+	if (space_kept(p->space, name, &fd) != 0 || add(p, pid, fd) < 0)
+		return;
+	trace_seize(p, pid);
+	(void)send_command(find(p, pid), &c, NULL, 0);
+	if (e->record.state == PROCESS_ENDED)
+		shadow_end(p, pid, e->record.code, e->record.status);
+}
+
+int shadow_start(struct process_room *p)
+{
+	_cleanup_free_ pid_t *pids = NULL;
+	pid_t *next;
+	size_t n = 0;
+	int r;
+
+	r = listen_here(p);
+	if (r < 0)
+		return r;
+	r = space_each_kept(p->space, kept_prefix, count, &n);
+	if (r != 0)
+		return err_fold(r);
+	pids = next = calloc(n + 1, sizeof(*pids));
+	if (!pids)
+		return err_origin(-ENOMEM);
+	r = space_each_kept(p->space, kept_prefix, take_back, &next);
+	if (r != 0)
+		return err_fold(r);
+	for (size_t i = 0; i < n; i++)
+		resume(p, pids[i]);
+	return 0;
+}
+
+static void free_shadow(struct shadow *s)
+{
+	struct process_room *p = s->room;
+
+	HASH_DEL(p->shadows, s);
+	wire_cancel(&s->call);
+	env_disarm(p->env, &s->again);
+	if (s->watch.fd >= 0) {
+		env_unwatch(p->env, &s->watch);
+		(void)close(s->watch.fd);
+	}
+	free(s);
+}
+
+void shadow_stop(struct process_room *p)
+{
+	struct shadow *s, *next;
+
+	HASH_ITER (hh, p->shadows, s, next)
+		free_shadow(s); /* ssi-init keeps them */
+	p->shadow_listen_fd = close_fd(p->shadow_listen_fd);
+}
+
+/* What it had taken and nobody got yet; its own end is closed afterwards. */
+void shadow_fold(struct process_room *p, pid_t pid, shadow_left_cb left, void *owner)
+{
+	struct shadow *s = find(p, pid);
+	struct shadow_report r;
+	struct wire_signal signal;
+
+	if (!s)
+		return;
+	wire_cancel(&s->call);
+	s->busy = true; /* nothing is sent from here any more */
+	while (s->watch.fd >= 0 &&
+	       recv(s->watch.fd, &r, sizeof(r), MSG_DONTWAIT) == sizeof(r))
+		if (r.kind == SHADOW_SIGNAL)
+			on_signal(s, &r);
+	for (; s->n; s->n--, s->first = (s->first + 1) % SHADOW_JOURNAL) {
+		if (is_our_own(s, &s->queue[s->first]))
+			continue;
+		signal = (struct wire_signal){.pid = pid};
+		take_from_report(&s->queue[s->first], &signal);
+		signal.sequence = 0;
+		left(owner, &signal);
+	}
+	s->busy = false;
+}
+
+void shadow_drop(struct process_room *p, pid_t pid)
+{
+	struct shadow *s = find(p, pid);
+
+	if (!s)
+		return;
+	close_end(s);
+	free_shadow(s);
+}
+
+/* -- What the room asks of them -- */
+
+bool shadow_stands(struct process_room *p, pid_t pid)
+{
+	struct shadow *s = find(p, pid);
+
+	return s && s->watch.fd >= 0;
+}
+
+int shadow_send(struct process_room *p, pid_t pid, const struct shadow_command *c,
+		const int *fds, size_t n_fds)
+{
+	struct shadow *s = find(p, pid);
+
+	return s ? send_command(s, c, fds, n_fds) : -ENOTCONN;
+}
+
+void shadow_command(struct process_room *p, pid_t pid, const struct shadow_command *c)
+{
+	(void)shadow_send(p, pid, c, NULL, 0); /* gone: its hangup tells the rest */
+}
+
+void shadow_name(struct process_room *p, pid_t pid, const char *name)
+{
+	struct shadow_command c = {.verb = SHADOW_NAME};
+
+	c.n_data = (uint32_t)snprintf(c.data, 16, "%s", name) + 1;
+	if (c.n_data > 16)
+		c.n_data = 16;
+	shadow_command(p, pid, &c);
+}
+
+/* A stopped shadow reads nothing: our own SIGCONT, marked, wakes it. */
+void shadow_wake(struct process_room *p, pid_t pid)
+{
+	siginfo_t info = {.si_signo = SIGCONT, .si_code = SI_QUEUE, .si_pid = getpid()};
+
+	info.si_ptr = (void *)(uintptr_t)p->shadow_cookie;
+	if (room_is_shadow(p, pid))
+		(void)syscall(SYS_rt_sigqueueinfo, pid, SIGCONT, &info);
+}
+
+void shadow_end(struct process_room *p, pid_t pid, int code, int status)
+{
+	struct shadow_command c = {.verb = code == CLD_EXITED ? SHADOW_EXIT
+							      : SHADOW_KILL,
+				   .value = status};
+	struct shadow *s = find(p, pid);
+
+	if (!s)
+		return;
+	if (s->watch.fd <
+	    0) { /* killed here: now that it is over everywhere, let it go */
+		trace_go(p, pid);
+		(void)space_reap(p->space, pid);
+		shadow_drop(p, pid);
+		return;
+	}
+	shadow_command(p, pid, &c);
+	shadow_wake(p, pid);
+}
+
+void shadow_change(struct process_room *p, pid_t pid, enum wire_change_what what,
+		   int signal)
+{
+	struct shadow_command c = {.verb = SHADOW_STOP, .value = signal};
+	struct shadow *s = find(p, pid);
+
+	if (!s)
+		return;
+	if (what == WIRE_WENT_ON) {
+		s->told_stop = false;
+		shadow_wake(p, pid);
+	} else if (!s->told_stop) {
+		s->told_stop = true;
+		shadow_command(p, pid, &c);
+	}
+}
+
+/* Stopped here by SIGSTOP, which it could not take: the real one must stop as well. */
+void shadow_on_stop(struct process_room *p, pid_t pid, int signal)
+{
+	struct shadow *s = find(p, pid);
+	struct shadow_report r = {.kind = SHADOW_SIGNAL};
+
+	if (!s || signal == SIGCONT || s->told_stop || s->n == SHADOW_JOURNAL)
+		return;
+	s->told_stop = true; /* what its place will report */
+	r.info.ssi_signo = SIGSTOP;
+	r.info.ssi_code = SI_USER;
+	s->queue[(s->first + s->n++) % SHADOW_JOURNAL] =
+		r; /* number 0: nothing to acknowledge */
+	forward(s);
+}
+
+bool shadow_may_exit(struct process_room *p, pid_t pid)
+{
+	const struct process_entry *e = process_table_find(p->table, pid);
+
+	if (!e || e->record.state != PROCESS_AWAY || e->record.moving)
+		return true;
+	shadow_killed(p, pid);
+	return false;
+}
+
+void shadow_trace_all(struct process_room *p)
+{
+	struct shadow *s, *next;
+
+	HASH_ITER (hh, p->shadows, s, next)
+		if (s->watch.fd >= 0)
+			trace_seize(p, s->pid);
+}
+
+void shadow_kick(struct process_room *p, pid_t pid)
+{
+	struct shadow *s = find(p, pid);
+
+	if (s && !s->busy)
+		(void)env_arm(p->env, &s->again, 0);
+}
+
+void shadow_killed(struct process_room *p, pid_t pid)
+{
+	struct shadow *s = find(p, pid);
+
+	if (!s && add(p, pid, -1) < 0)
+		return;
+	s = find(p, pid);
+	if (s->watch.fd >= 0)
+		close_end(s);
+	s->killed = true;
+	(void)env_arm(p->env, &s->again, 0);
+}
+
+/* Its ids, session and group; @leads_only: no group to join stands yet. */
+static void dress(struct process_room *p, const struct process_member *m,
+		  bool leads_only)
+{
+	struct shadow_command become = {
+		.verb = SHADOW_BECOME, .uid = m->uid, .gid = m->uid};
+
+	if (m->sid == m->pid)
+		become.flags = SHADOW_SETSID;
+	else if (m->pgid == m->pid || !leads_only)
+		become.value = m->pgid;
+	shadow_command(p, m->pid, &become);
+	shadow_name(p, m->pid, "ssi-shadow");
+}
+
+int shadow_spawn(struct process_room *p, const struct process_member *m,
+		 unsigned space_flags)
+{
+	const char *argv[] = {p->shadow_path, NULL};
+	_cleanup_close_ int theirs = -1;
+	struct space_spawn spec = {.argv = argv,
+				   .fds = &theirs,
+				   .n_fds = 1,
+				   .group_fd = -1,
+				   .set_tid = m->pid,
+				   .flags = space_flags};
+	pid_t pid;
+	int r;
+
+	r = shadow_connect(p, m->pid, &theirs);
+	if (r < 0)
+		return r;
+	r = space_spawn(p->space, &spec, &pid, NULL);
+	if (r != 0) {
+		shadow_drop(p, m->pid);
+		return r == SPACE_E_PID_TAKEN ? PROCESS_E_TAKEN : err_fold(r);
+	}
+	dress(p, m, true);
+	return 0;
+}
+
+int shadow_fork(struct process_room *p, const struct process_member *m)
+{
+	struct shadow_command c = {.verb = SHADOW_FORK, .value = m->pid};
+	_cleanup_close_ int theirs = -1;
+	int r;
+
+	if (!shadow_stands(p, m->ppid))
+		return -ENOTCONN;
+	r = shadow_connect(p, m->pid, &theirs);
+	if (r < 0)
+		return r;
+	r = shadow_send(p, m->ppid, &c, &theirs, 1);
+	if (r < 0) {
+		shadow_drop(p, m->pid);
+		return r;
+	}
+	dress(p, m, false);
+	return 0;
+}

@@ -1,0 +1,513 @@
+#include "process_wire.h"
+
+#include "err.h"
+#include "process.pb-c.h"
+#include "process_internal.h"
+
+#include <string.h>
+
+enum {
+	STRINGS_MAX = 65536,	    /* arguments, or variables */
+	STRING_BYTES_MAX = 4 << 20, /* of one launch */
+	MEMBERS_MAX = 16384,
+};
+
+static const nsec_t call_timeout = 5 * NSEC_PER_SEC;
+static const nsec_t long_timeout = 30 * NSEC_PER_SEC;
+
+/* -- Launch -- */
+
+static ProtobufCBinaryData data_of(const char *s)
+{
+	return (ProtobufCBinaryData){.len = s ? strlen(s) : 0, .data = (uint8_t *)s};
+}
+
+static ProtobufCBinaryData *list_of(char **strings, size_t *ret_n)
+{
+	ProtobufCBinaryData *list;
+	size_t n = 0;
+
+	while (strings && strings[n])
+		n++;
+	list = calloc(n + 1, sizeof(*list));
+	for (size_t i = 0; list && i < n; i++)
+		list[i] = data_of(strings[i]);
+	*ret_n = n;
+	return list;
+}
+
+int process_launch_page(const struct process_launch *l, uint32_t pipes, uint8_t **ret,
+			size_t *ret_len)
+{
+	Ssi__Process__Launch m = SSI__PROCESS__LAUNCH__INIT;
+	Ssi__Process__Limit limits[RLIM_NLIMITS], *limit_list[RLIM_NLIMITS];
+	_cleanup_free_ ProtobufCBinaryData *argv = NULL, *envp = NULL;
+	uint32_t groups[N_ELEMENTS(l->caller.groups)];
+	uint8_t *data;
+
+	argv = list_of(l->argv, &m.n_argv);
+	envp = list_of(l->envp, &m.n_envp);
+	if (!argv || !envp)
+		return err_origin(-ENOMEM);
+	m.argv = argv;
+	m.envp = envp;
+	m.cwd = data_of(l->cwd);
+	m.name = data_of(l->name);
+	m.uid = l->caller.uid;
+	m.gid = l->caller.gid;
+	m.groups = groups;
+	m.n_groups = l->caller.n_groups;
+	for (size_t i = 0; i < l->caller.n_groups; i++)
+		groups[i] = l->caller.groups[i];
+	m.umask = l->umask;
+	m.nice = l->nice;
+	m.limits = limit_list;
+	m.n_limits = RLIM_NLIMITS;
+	for (uint32_t i = 0; i < RLIM_NLIMITS; i++) {
+		ssi__process__limit__init(&limits[i]);
+		limits[i].resource = i;
+		limits[i].soft = l->limits[i].rlim_cur;
+		limits[i].hard = l->limits[i].rlim_max;
+		limit_list[i] = &limits[i];
+	}
+	m.pipes = pipes;
+	*ret_len = ssi__process__launch__get_packed_size(&m);
+	data = malloc(*ret_len);
+	if (!data)
+		return err_origin(-ENOMEM);
+	(void)ssi__process__launch__pack(&m, data);
+	*ret = data;
+	return 0;
+}
+
+int process_launch_pack(const struct process_launch *l, uint8_t **ret, size_t *ret_len)
+{
+	return process_launch_page(l, 0, ret, ret_len);
+}
+
+static char *string_from(const ProtobufCBinaryData *d)
+{
+	/* A NUL inside would cut it: then it is not what was asked for. */
+	if (d->len && memchr(d->data, 0, d->len))
+		return NULL;
+	return strndup((const char *)d->data, d->len);
+}
+
+static char **strings_from(const ProtobufCBinaryData *list, size_t n, size_t *bytes)
+{
+	char **v;
+
+	if (n > STRINGS_MAX)
+		return NULL;
+	v = calloc(n + 1, sizeof(*v));
+	for (size_t i = 0; v && i < n; i++) {
+		*bytes += list[i].len;
+		v[i] = *bytes > STRING_BYTES_MAX ? NULL : string_from(&list[i]);
+		if (!v[i])
+			break; /* noticed by the caller: too short */
+	}
+	return v;
+}
+
+static bool strings_complete(char **v, size_t n)
+{
+	return v && (n == 0 || v[n - 1]);
+}
+
+static int limits_from(struct process_launch *l, const Ssi__Process__Launch *m)
+{
+	for (size_t i = 0; i < RLIM_NLIMITS; i++)
+		l->limits[i] = (struct rlimit){RLIM_INFINITY, RLIM_INFINITY};
+	for (size_t i = 0; i < m->n_limits; i++) {
+		if (m->limits[i]->resource >= RLIM_NLIMITS ||
+		    m->limits[i]->soft > m->limits[i]->hard)
+			return err_origin(-EINVAL);
+		l->limits[m->limits[i]->resource] = (struct rlimit){
+			.rlim_cur = m->limits[i]->soft, .rlim_max = m->limits[i]->hard};
+	}
+	return 0;
+}
+
+static int launch_from(struct process_launch *l, const Ssi__Process__Launch *m)
+{
+	size_t bytes = m->cwd.len + m->name.len;
+
+	if (m->n_argv == 0 || m->n_groups > N_ELEMENTS(l->caller.groups) ||
+	    m->cwd.len > 4095 || m->name.len > 255 || m->nice < -20 || m->nice > 19)
+		return err_origin(-EINVAL);
+	l->argv = strings_from(m->argv, m->n_argv, &bytes);
+	l->envp = strings_from(m->envp, m->n_envp, &bytes);
+	l->cwd = string_from(&m->cwd);
+	l->name = string_from(&m->name);
+	if (!strings_complete(l->argv, m->n_argv) ||
+	    !strings_complete(l->envp, m->n_envp) || !l->cwd || !l->name)
+		return err_origin(-EINVAL);
+	l->caller.uid = m->uid;
+	l->caller.gid = m->gid;
+	l->caller.n_groups = m->n_groups;
+	for (size_t i = 0; i < m->n_groups; i++)
+		l->caller.groups[i] = m->groups[i];
+	l->umask = m->umask & 0777;
+	l->nice = m->nice;
+	for (int i = 0; i < 3; i++)
+		l->stdio[i] = -1;
+	return limits_from(l, m);
+}
+
+int process_launch_unpack(struct process_launch **ret, const uint8_t *data, size_t len)
+{
+	_cleanup_(process_launch_freep) struct process_launch *l = NULL;
+	Ssi__Process__Launch *m;
+	int r;
+
+	m = ssi__process__launch__unpack(NULL, len, data);
+	if (!m)
+		return err_origin(-EINVAL);
+	l = calloc(1, sizeof(*l));
+	r = l ? launch_from(l, m) : err_origin(-ENOMEM);
+	ssi__process__launch__free_unpacked(m, NULL);
+	if (r < 0)
+		return r;
+	*ret = TAKE(l);
+	return 0;
+}
+
+static void strings_free(char **v)
+{
+	for (size_t i = 0; v && v[i]; i++)
+		free(v[i]);
+	free(v);
+}
+
+struct process_launch *process_launch_free(struct process_launch *l)
+{
+	if (!l)
+		return NULL;
+	strings_free(l->argv);
+	strings_free(l->envp);
+	free(l->cwd);
+	free(l->name);
+	free(l);
+	return NULL;
+}
+
+/* -- Calls -- */
+
+static void answer_from(struct wire_answer *a, const ProtobufCMessage *reply)
+{
+	if (!reply)
+		return;
+	if (reply->descriptor == &ssi__process__where_reply__descriptor) {
+		const Ssi__Process__WhereReply *w = (const void *)reply;
+
+		a->place = w->place;
+		a->uid = w->uid;
+		a->generation = w->generation;
+	} else if (reply->descriptor == &ssi__process__wait_reply__descriptor) {
+		const Ssi__Process__WaitReply *w = (const void *)reply;
+
+		a->ended = w->ended;
+		a->code = w->code;
+		a->status = w->status;
+	}
+}
+
+static void on_done(void *owner, const struct rpc_result *result)
+{
+	struct wire_call *c = owner;
+	struct wire_answer a = {0};
+
+	c->request = NULL;
+	answer_from(&a, result->reply);
+	c->done(c, result->status, result->text, &a);
+}
+
+static int call(struct rpc *rpc, struct wire_call *c, node_id node, uint16_t method,
+		const void *request, nsec_t timeout)
+{
+	c->rpc = rpc;
+	return rpc_call(rpc, node, method, request, RPC_NO_BULK, timeout, on_done, c,
+			&c->request);
+}
+
+void wire_cancel(struct wire_call *c)
+{
+	if (c->request)
+		rpc_cancel(c->rpc, c->request);
+	c->request = NULL;
+}
+
+int wire_where(struct rpc *rpc, struct wire_call *c, node_id node, pid_t pid)
+{
+	Ssi__Process__WhereRequest q = SSI__PROCESS__WHERE_REQUEST__INIT;
+
+	q.pid = pid;
+	return call(rpc, c, node, PROCESS_WHERE, &q, call_timeout);
+}
+
+int wire_signal(struct rpc *rpc, struct wire_call *c, node_id node,
+		const struct wire_signal *s)
+{
+	Ssi__Process__SignalRequest q = SSI__PROCESS__SIGNAL_REQUEST__INIT;
+
+	q.pid = s->pid;
+	q.signal = s->signal;
+	q.code = s->code;
+	q.sender_pid = s->sender_pid;
+	q.sender_uid = s->sender_uid;
+	q.value = s->value;
+	q.generation = s->generation;
+	q.sequence = s->sequence;
+	q.check = s->check;
+	return call(rpc, c, node, PROCESS_SIGNAL, &q, long_timeout);
+}
+
+int wire_wait(struct rpc *rpc, struct wire_call *c, node_id node, pid_t app)
+{
+	Ssi__Process__WaitRequest q = SSI__PROCESS__WAIT_REQUEST__INIT;
+
+	q.app = app;
+	return call(rpc, c, node, PROCESS_WAIT, &q, long_timeout);
+}
+
+int wire_changed(struct rpc *rpc, struct wire_call *c, node_id node,
+		 const struct wire_change *h)
+{
+	Ssi__Process__ChangedRequest q = SSI__PROCESS__CHANGED_REQUEST__INIT;
+
+	q.pid = h->pid;
+	q.generation = h->generation;
+	q.what = (Ssi__Process__ChangedRequest__What)h->what;
+	q.code = h->code;
+	q.status = h->status;
+	return call(rpc, c, node, PROCESS_CHANGED, &q, call_timeout);
+}
+
+int wire_placed(struct rpc *rpc, struct wire_call *c, node_id node,
+		const struct process_record *d)
+{
+	Ssi__Process__PlacedRequest q = SSI__PROCESS__PLACED_REQUEST__INIT;
+
+	q.pid = d->pid;
+	q.generation = d->generation;
+	q.app = d->app;
+	q.root = d->root;
+	q.uid = d->uid;
+	return call(rpc, c, node, PROCESS_PLACED, &q, call_timeout);
+}
+
+static void reserved_of(Ssi__Process__Reserved *to, const struct process_member *m)
+{
+	ssi__process__reserved__init(to);
+	to->pid = m->pid;
+	to->ppid = m->ppid;
+	to->pgid = m->pgid;
+	to->sid = m->sid;
+	to->app = m->app;
+	to->uid = m->uid;
+	to->generation = m->generation;
+}
+
+int wire_reserve(struct rpc *rpc, struct wire_call *c, node_id node,
+		 const struct process_member *members, size_t n, node_id place)
+{
+	Ssi__Process__ReserveRequest q = SSI__PROCESS__RESERVE_REQUEST__INIT;
+	_cleanup_free_ Ssi__Process__Reserved *list = calloc(n + 1, sizeof(*list));
+	_cleanup_free_ Ssi__Process__Reserved **pointers =
+		calloc(n + 1, sizeof(*pointers));
+
+	if (!list || !pointers)
+		return err_origin(-ENOMEM);
+	for (size_t i = 0; i < n; i++) {
+		reserved_of(&list[i], &members[i]);
+		pointers[i] = &list[i];
+	}
+	q.members = pointers;
+	q.n_members = n;
+	q.place = place;
+	return call(rpc, c, node, PROCESS_RESERVE, &q, long_timeout);
+}
+
+int wire_release(struct rpc *rpc, struct wire_call *c, node_id node,
+		 const struct process_member *members, size_t n, node_id place)
+{
+	Ssi__Process__ReleaseRequest q = SSI__PROCESS__RELEASE_REQUEST__INIT;
+	_cleanup_free_ Ssi__Process__Reserved *list = calloc(n + 1, sizeof(*list));
+	_cleanup_free_ Ssi__Process__Reserved **pointers =
+		calloc(n + 1, sizeof(*pointers));
+
+	if (!list || !pointers)
+		return err_origin(-ENOMEM);
+	for (size_t i = 0; i < n; i++) {
+		reserved_of(&list[i], &members[i]);
+		pointers[i] = &list[i];
+	}
+	q.members = pointers;
+	q.n_members = n;
+	q.place = place;
+	return call(rpc, c, node, PROCESS_RELEASE, &q, long_timeout);
+}
+
+/* -- Handlers: validate, convert, hand on -- */
+
+void wire_reply_done(struct rpc_call *c)
+{
+	Ssi__Process__Empty reply = SSI__PROCESS__EMPTY__INIT;
+
+	rpc_reply(c, &reply.base, RPC_NO_BULK);
+}
+
+void wire_reply_where(struct rpc_call *c, const struct wire_answer *a)
+{
+	Ssi__Process__WhereReply reply = SSI__PROCESS__WHERE_REPLY__INIT;
+
+	reply.place = a->place;
+	reply.uid = a->uid;
+	reply.generation = a->generation;
+	rpc_reply(c, &reply.base, RPC_NO_BULK);
+}
+
+void wire_reply_wait(struct rpc_call *c, const struct wire_answer *a)
+{
+	Ssi__Process__WaitReply reply = SSI__PROCESS__WAIT_REPLY__INIT;
+
+	reply.ended = a->ended;
+	reply.code = a->code;
+	reply.status = a->status;
+	rpc_reply(c, &reply.base, RPC_NO_BULK);
+}
+
+static bool pid_ok(int32_t pid)
+{
+	return pid > 0 && pid < MEMBERSHIP_PID_MAX;
+}
+
+RPC_HANDLER(on_where, struct process_room, Ssi__Process__WhereRequest)
+{
+	if (!pid_ok(req->pid))
+		rpc_fail(call, RPC_USAGE, "no such process: %d", req->pid);
+	else
+		room_on_where(self, call, req->pid);
+}
+
+RPC_HANDLER(on_signal, struct process_room, Ssi__Process__SignalRequest)
+{
+	struct wire_signal s = {.pid = req->pid,
+				.signal = req->signal,
+				.code = req->code,
+				.sender_pid = req->sender_pid,
+				.sender_uid = req->sender_uid,
+				.value = req->value,
+				.generation = req->generation,
+				.sequence = req->sequence,
+				.check = req->check};
+
+	if (!pid_ok(s.pid) || s.signal < 0 || s.signal > 64)
+		rpc_fail(call, RPC_USAGE, "no such process or signal: %d, %d", s.pid,
+			 s.signal);
+	else
+		signal_on_call(self, call, &s);
+}
+
+RPC_HANDLER(on_wait, struct process_room, Ssi__Process__WaitRequest)
+{
+	if (!pid_ok(req->app))
+		rpc_fail(call, RPC_USAGE, "no such application: %d", req->app);
+	else
+		wait_on_call(self, call, req->app);
+}
+
+RPC_HANDLER(on_changed, struct process_room, Ssi__Process__ChangedRequest)
+{
+	struct wire_change news = {.pid = req->pid,
+				   .generation = req->generation,
+				   .what = (enum wire_change_what)req->what,
+				   .code = req->code,
+				   .status = req->status};
+
+	if (!pid_ok(req->pid) || req->what > 2u || req->status < 0 || req->status > 255)
+		rpc_fail(call, RPC_USAGE, "no such process or change: %d", req->pid);
+	else
+		change_on_call(self, call, rpc_call_peer(call), &news);
+}
+
+RPC_HANDLER(on_placed, struct process_room, Ssi__Process__PlacedRequest)
+{
+	struct process_record d = {.pid = req->pid,
+				   .app = req->app,
+				   .root = req->root,
+				   .place = rpc_call_peer(call),
+				   .generation = req->generation,
+				   .uid = req->uid};
+
+	if (!pid_ok(req->pid) || !pid_ok(req->app) || !pid_ok(req->root))
+		rpc_fail(call, RPC_USAGE, "no such process: %d", req->pid);
+	else
+		room_on_placed(self, call, &d);
+}
+
+static struct process_member *members_from(Ssi__Process__Reserved **list, size_t n)
+{
+	struct process_member *members;
+
+	if (n == 0 || n > MEMBERS_MAX)
+		return NULL;
+	members = calloc(n, sizeof(*members));
+	for (size_t i = 0; members && i < n; i++) {
+		if (!pid_ok(list[i]->pid) || !pid_ok(list[i]->app)) {
+			free(members);
+			return NULL;
+		}
+		members[i] = (struct process_member){.pid = list[i]->pid,
+						     .ppid = list[i]->ppid,
+						     .pgid = list[i]->pgid,
+						     .sid = list[i]->sid,
+						     .app = list[i]->app,
+						     .uid = list[i]->uid,
+						     .generation = list[i]->generation};
+	}
+	return members;
+}
+
+RPC_HANDLER(on_reserve, struct process_room, Ssi__Process__ReserveRequest)
+{
+	_cleanup_free_ struct process_member *members =
+		members_from(req->members, req->n_members);
+
+	if (!members)
+		rpc_fail(call, RPC_USAGE, "not a list of processes");
+	else
+		reserve_on_call(self, call, members, req->n_members, req->place);
+}
+
+RPC_HANDLER(on_release, struct process_room, Ssi__Process__ReleaseRequest)
+{
+	_cleanup_free_ struct process_member *members =
+		members_from(req->members, req->n_members);
+
+	if (!members)
+		rpc_fail(call, RPC_USAGE, "not a list of processes");
+	else
+		release_on_call(self, call, members, req->n_members, req->place);
+}
+
+const struct rpc_method process_methods[] = {
+	RPC_METHOD(PROCESS_WHERE, on_where, ssi__process__where_request__descriptor,
+		   ssi__process__where_reply__descriptor),
+	RPC_METHOD(PROCESS_SIGNAL, on_signal, ssi__process__signal_request__descriptor,
+		   ssi__process__empty__descriptor),
+	RPC_METHOD(PROCESS_WAIT, on_wait, ssi__process__wait_request__descriptor,
+		   ssi__process__wait_reply__descriptor),
+	RPC_METHOD(PROCESS_CHANGED, on_changed,
+		   ssi__process__changed_request__descriptor,
+		   ssi__process__empty__descriptor),
+	RPC_METHOD(PROCESS_PLACED, on_placed, ssi__process__placed_request__descriptor,
+		   ssi__process__empty__descriptor),
+	RPC_METHOD(PROCESS_RESERVE, on_reserve,
+		   ssi__process__reserve_request__descriptor,
+		   ssi__process__empty__descriptor),
+	RPC_METHOD(PROCESS_RELEASE, on_release,
+		   ssi__process__release_request__descriptor,
+		   ssi__process__empty__descriptor),
+	{0},
+};

@@ -1,0 +1,174 @@
+/*
+ * ssi-spawn: the last step of a launch.
+ *
+ * ssi-init starts it as root inside the space, with a packed ssi.process.Launch
+ * at descriptor 3 and pipe ends behind it.  It becomes the caller (groups, ids,
+ * session, mask, limits, directory) and executes the program.
+ *
+ * The page comes from ssid, but what it says of limits and nice is the caller's
+ * own word: so both are set after root was given up, and the kernel refuses what
+ * the caller could not have had.
+ *
+ * Failure modes: no such program -> one line on its standard error and exit 127;
+ * not executable, or the directory cannot be entered -> a line and 126, as a shell;
+ * a page that makes no sense -> 125.
+ */
+#include "process.pb-c.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+	PAGE_FD = 3,
+	FIRST_PIPE_FD = 4,
+	EXIT_PAGE = 125,
+	EXIT_CANNOT = 126,
+	EXIT_NOT_FOUND = 127,
+};
+
+static _Noreturn void fail(int status, const char *what, int error)
+{
+	char line[4352];
+	int n;
+
+	n = snprintf(line, sizeof(line), "ssi-run: %.4096s: %s\n", what,
+		     strerror(error));
+	(void)!write(STDERR_FILENO, line, n);
+	_exit(status);
+}
+
+static Ssi__Process__Launch *read_page(void)
+{
+	struct stat st;
+	void *page;
+
+	if (fstat(PAGE_FD, &st) < 0 || st.st_size <= 0)
+		return NULL;
+	page = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, PAGE_FD, 0);
+	if (page == MAP_FAILED)
+		return NULL;
+	return ssi__process__launch__unpack(NULL, st.st_size, page);
+}
+
+static char *string_of(const ProtobufCBinaryData *d)
+{
+	return strndup((const char *)d->data, d->len);
+}
+
+static char **strings_of(const ProtobufCBinaryData *list, size_t n)
+{
+	char **v = calloc(n + 1, sizeof(*v));
+
+	for (size_t i = 0; v && i < n; i++)
+		v[i] = string_of(&list[i]);
+	return v;
+}
+
+/* The given pipe ends become 0-2; the rest is the space's /dev/null.  The lowest
+ * descriptors are free to be overwritten: what was given begins above them. */
+static int set_stdio(uint32_t pipes)
+{
+	int next = FIRST_PIPE_FD, null;
+
+	null = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null < 0)
+		return -errno;
+	for (int fd = 0; fd < 3; fd++)
+		if (dup2(pipes & 1u << fd ? next++ : null, fd) < 0)
+			return -errno;
+	return close_range(PAGE_FD, ~0u, 0) < 0 ? -errno : 0;
+}
+
+static void set_signals(void)
+{
+	sigset_t none;
+
+	for (int s = 1; s < _NSIG; s++)
+		(void)signal(s, SIG_DFL);
+	sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* ssi-init may be spared by the OOM killer; programs are not. */
+static void set_oom_score(void)
+{
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	(void)!write(fd, "0", 1);
+	(void)close(fd);
+}
+
+static int set_ids(const Ssi__Process__Launch *l)
+{
+	gid_t groups[64];
+
+	if (l->n_groups > 64)
+		return -EINVAL;
+	for (size_t i = 0; i < l->n_groups; i++)
+		groups[i] = l->groups[i];
+	if (setgroups(l->n_groups, groups) < 0 ||
+	    setresgid(l->gid, l->gid, l->gid) < 0 ||
+	    setresuid(l->uid, l->uid, l->uid) < 0)
+		return -errno;
+	return 0;
+}
+
+static rlim_t lower(rlim_t a, rlim_t b)
+{
+	return a < b ? a : b; /* RLIM_INFINITY is the largest number */
+}
+
+/* What may not be raised stays as low as it is. */
+static void set_limit(const Ssi__Process__Limit *l)
+{
+	struct rlimit now, want = {.rlim_cur = l->soft, .rlim_max = l->hard};
+
+	if (l->resource >= RLIM_NLIMITS || want.rlim_cur > want.rlim_max)
+		return;
+	if (setrlimit(l->resource, &want) == 0 || getrlimit(l->resource, &now) < 0)
+		return;
+	want.rlim_max = lower(want.rlim_max, now.rlim_max);
+	want.rlim_cur = lower(want.rlim_cur, want.rlim_max);
+	(void)setrlimit(l->resource, &want);
+}
+
+int main(void)
+{
+	Ssi__Process__Launch *l = read_page();
+	char **argv, **envp, *cwd;
+	int r;
+
+	if (!l || l->n_argv == 0 || set_stdio(l->pipes) < 0)
+		return EXIT_PAGE;
+	argv = strings_of(l->argv, l->n_argv);
+	envp = strings_of(l->envp, l->n_envp);
+	cwd = string_of(&l->cwd);
+	if (!argv || !envp || !cwd || !argv[0])
+		fail(EXIT_CANNOT, "ssi-spawn", ENOMEM);
+	(void)setsid();
+	set_oom_score();
+	(void)umask(l->umask & 0777);
+	r = set_ids(l);
+	if (r < 0)
+		fail(EXIT_CANNOT, "cannot become the caller", -r);
+	(void)setpriority(PRIO_PROCESS, 0, l->nice);
+	for (size_t i = 0; i < l->n_limits; i++)
+		set_limit(l->limits[i]);
+	if (chdir(cwd) < 0)
+		fail(EXIT_CANNOT, cwd, errno);
+	set_signals();
+	environ = envp; /* execvp() looks for PATH there */
+	(void)execvp(argv[0], argv);
+	fail(errno == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT, argv[0], errno);
+}
