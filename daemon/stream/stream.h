@@ -1,0 +1,83 @@
+#pragma once
+/*
+ * Standard streams whose two ends are on two nodes.
+ *
+ * Knows: env, space, rpc.  A stream is one direction of bytes, from a pipe on
+ * one node to a pipe on another; its id is unique in the cluster (node << 32 |
+ * counter).  Its two ends are told apart by role, since both may be on one node.  The reader reads its pipe only while the
+ * writer has room (a window of 256 KiB) and keeps bytes until they are
+ * acknowledged; each byte has a position, so that what is sent twice is taken
+ * once.  End of file travels behind the last byte; a writer whose pipe lost its
+ * reader tells the other side, which closes its pipe (so a program gets its SIGPIPE).
+ *
+ * Invariant: every byte is delivered once, in order, or the stream is broken at once on both
+ * sides (a node was lost).  Descriptors and positions are kept by ssi-init; a
+ * duplicate hides end of file, so dropping it is part of closing.
+ */
+#include "env.h"
+#include "ids.h"
+#include "rpc.h"
+#include "space.h"
+
+#include <sys/types.h>
+
+typedef uint64_t stream_id;
+
+struct stream_room;
+
+enum stream_role {
+	STREAM_READER = 1, /* takes bytes out of a local pipe */
+	STREAM_WRITER = 2, /* puts bytes into one */
+};
+
+enum {
+	_STREAM_E_SUCCESS,
+	STREAM_E_ABSENT, /* no such end here */
+};
+
+int stream_room_new(struct stream_room **ret, const struct env *env, struct space *space,
+		    struct rpc *rpc);
+struct stream_room *stream_room_free(struct stream_room *s);
+/* A node was lost: streams to it end. */
+void stream_on_node_lost(struct stream_room *s, node_id node);
+
+stream_id stream_new_id(struct stream_room *s);
+
+/*
+ * One end here; the other is, or will be, at @peer (which may be this node), and is told: from
+ * now on it sends here, beginning with what was not acknowledged.  @peer NODE_NONE, for a
+ * reader: nobody wants the bytes, they are dropped.  @owned_fd is the pipe's end
+ * (O_NONBLOCK is not set on it: it may be shared; reads and writes never block the loop).
+ * @position: bytes of the stream that went by before this end stood.  @rest (copied): bytes
+ * behind it which an earlier end had in its hands; a reader sends, a writer writes them first.
+ */
+int stream_open(struct stream_room *s, stream_id id, enum stream_role role, node_id peer,
+		int owned_fd, uint64_t position, const void *rest, size_t n_rest);
+
+/* The end here whose pipe has this inode: what a process that leaves holds of streams. */
+struct stream_info {
+	stream_id id;
+	enum stream_role role; /* of our end; the process has the other one of the pipe */
+	node_id peer;
+};
+int stream_by_pipe(const struct stream_room *s, ino_t pipe, struct stream_info *ret);
+
+/*
+ * The process at this end is frozen and leaves.  What is in the pipe and what this end
+ * holds are taken and given to the caller, for stream_open() of the next end: a
+ * reader's bytes that were not acknowledged, a writer's that its process has not read
+ * (@app_fd: a duplicate of the process's end, the caller's).  This end is gone then, and
+ * its descriptor is the caller's: to close when the move is done, to open again when
+ * it is undone.  Nothing is sent, nothing is waited for.
+ */
+struct stream_cut {
+	uint64_t position;
+	int owned_fd;
+	uint8_t *owned_rest; /* malloc()ed */
+	size_t n_rest;
+};
+int stream_cut(struct stream_room *s, stream_id id, enum stream_role role, int app_fd,
+	       struct stream_cut *ret);
+
+/* Close: a reader tells end of file behind its last byte, a writer that nobody reads. */
+int stream_close(struct stream_room *s, stream_id id, enum stream_role role);
