@@ -1,0 +1,31 @@
+#include "inventory_internal.h"
+
+#include "space.h"
+
+/*
+ * The doors: a space is, to the inventory, its root and its /proc.
+ */
+
+int inventory_take(struct inventory **ret, struct space *space, pid_t root)
+{
+	return inventory_take_at(ret, space_root_fd(space), space_proc_fd(space), root);
+}
+
+int inventory_verdict(const struct inventory *i, const struct inventory_allow *allow,
+		      struct space *space, char **ret_text)
+{
+	return inventory_verdict_at(i, allow, space_proc_fd(space), ret_text);
+}
+
+int inventory_present(const struct inventory *i, struct space *space, char **ret_text)
+{
+	return inventory_present_at(i, space_root_fd(space), space_proc_fd(space),
+				    ret_text);
+}
+
+int inventory_compare(const struct inventory *saved, const struct inventory *restored,
+		      struct space *space, bool same_node, char **ret_text)
+{
+	return inventory_compare_at(saved, restored, space_proc_fd(space), same_node,
+				    ret_text);
+}
