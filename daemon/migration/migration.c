@@ -1,0 +1,202 @@
+/*
+ * Happy path of migration_move(): the process's home says where it is; that
+ * node is asked to move it and answers at the end; progress comes as messages
+ * of its own meanwhile.
+ *
+ * Failure modes: no such process, not his -> answered at once; it is already
+ * there -> success without a move; the node that moves it is lost -> RPC_DOWN, and the
+ * commit rule (see migration.h) decides who runs it.
+ */
+#include "migration_wire.h"
+
+#include "cleanup.h"
+#include "err.h"
+#include "log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+void migration_outcome_set(struct migration_outcome *o, enum rpc_status status,
+			   const char *format, va_list ap)
+{
+	o->status = status;
+	vsnprintf(o->text, sizeof(o->text), format, ap);
+}
+
+void migration_outcome(struct migration_outcome *o, enum rpc_status status, const char *format,
+		       ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	migration_outcome_set(o, status, format, ap);
+	va_end(ap);
+}
+
+static void watch_end(struct migration_watch *w, const struct migration_result *result)
+{
+	LIST_REMOVE(w, entry);
+	if (w->owner)
+		w->done(w->owner, result);
+	free(w);
+}
+
+static void watch_fail(struct migration_watch *w, enum rpc_status status, const char *text)
+{
+	struct migration_result result = { .status = status, .text = text, .from = w->from };
+
+	watch_end(w, &result);
+}
+
+void migration_watch_progress(struct migration_room *m, uint64_t number, const char *step,
+			      uint64_t bytes, uint64_t total)
+{
+	struct migration_watch *w;
+
+	LIST_FOREACH(w, &m->watches, entry)
+		if (w->number == number && w->owner)
+			w->progress(w->owner, step, bytes, total);
+}
+
+static void on_moved(void *owner, const struct rpc_result *r)
+{
+	const Ssi__Migration__MoveReply *reply = (const void *)r->reply;
+	struct migration_watch *w = owner;
+	struct migration_result result = {
+		.status = r->status,
+		.text = r->text,
+		.from = w->from,
+		.frozen = reply ? reply->frozen_ns : 0,
+		.bytes = reply ? reply->bytes : 0,
+	};
+
+	watch_end(w, &result);
+}
+
+static void on_where(void *owner, enum rpc_status status, const char *text, node_id place,
+		     uid_t uid, uint32_t generation)
+{
+	struct migration_watch *w = owner;
+	Ssi__Migration__MoveRequest q = SSI__MIGRATION__MOVE_REQUEST__INIT;
+	char line[128];
+
+	if (status != RPC_OK)
+		return watch_fail(w, status, text);
+	w->from = place;
+	if (!process_may_signal(&w->request.caller, uid)) {
+		snprintf(line, sizeof(line), "process %d belongs to user %u: not permitted",
+			 w->request.pid, uid);
+		return watch_fail(w, RPC_NOT_PERMITTED, line);
+	}
+	if (place == w->request.target) {
+		struct migration_result result = { .status = RPC_OK, .from = place };
+
+		return watch_end(w, &result);
+	}
+	q.pid = w->request.pid;
+	q.target = w->request.target;
+	q.uid = w->request.caller.uid;
+	q.dry_run = w->request.dry_run;
+	q.timeout_ns = w->request.timeout;
+	q.watcher = rpc_self(w->room->n.rpc);
+	q.watch = w->number;
+	/* The mover keeps to the timeout; a little more covers its undoing. */
+	if (rpc_call(w->room->n.rpc, place, MIGRATION_MOVE, &q.base, RPC_NO_BULK,
+		     w->request.timeout + 15 * NSEC_PER_SEC, on_moved, w, NULL) != 0)
+		watch_fail(w, RPC_FAILED, "out of memory");
+}
+
+int migration_move(struct migration_room *m, const struct migration_request *request,
+		   migration_progress_cb progress, migration_done_cb done, void *owner)
+{
+	struct migration_watch *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return err_origin(-ENOMEM);
+	*w = (struct migration_watch){
+		.room = m, .number = m->next_number++, .request = *request,
+		.progress = progress, .done = done, .owner = owner,
+	};
+	LIST_INSERT_HEAD(&m->watches, w, entry);
+	r = process_where(m->n.process, request->pid, on_where, w);
+	if (r != 0) {
+		LIST_REMOVE(w, entry);
+		free(w);
+	}
+	return err_fold(r);
+}
+
+void migration_forget(struct migration_room *m, void *owner)
+{
+	struct migration_watch *w;
+
+	LIST_FOREACH(w, &m->watches, entry)
+		if (w->owner == owner)
+			w->owner = NULL;
+}
+
+void migration_on_view(struct migration_room *m)
+{
+	migration_source_on_view(m);
+	migration_target_on_view(m);
+}
+
+/* End what a predecessor of this ssid left half-way. */
+static void resume(struct migration_room *m)
+{
+	struct migration_entry entries[256];
+	size_t n = 0;
+
+	while (n < N_ELEMENTS(entries) && migration_journal_entry(m->journal, n, &entries[n]))
+		n++;
+	for (size_t i = 0; i < n; i++)
+		if (entries[i].side == MIGRATION_SOURCE)
+			migration_source_resume(m, &entries[i]);
+		else
+			migration_target_resume(m, &entries[i]);
+}
+
+int migration_room_new(struct migration_room **ret, const struct migration_neighbours *n)
+{
+	struct migration_room *m = calloc(1, sizeof(*m));
+	int r;
+
+	if (!m)
+		return err_origin(-ENOMEM);
+	m->n = *n;
+	m->pipes = (struct tree_pipes_context){ n->stream, n->console, rpc_self(n->rpc) };
+	LIST_INIT(&m->watches);
+	LIST_INIT(&m->sources);
+	LIST_INIT(&m->targets);
+	/* Numbers of a successor must not meet those of its predecessor. */
+	m->next_number = env_random_u64(n->env) >> 33;
+	r = migration_journal_new(&m->journal, n->space);
+	if (r == 0)
+		r = rpc_register(n->rpc, migration_methods, m);
+	if (r < 0) {
+		migration_room_free(m);
+		return r;
+	}
+	resume(m);
+	*ret = m;
+	return 0;
+}
+
+struct migration_room *migration_room_free(struct migration_room *m)
+{
+	if (!m)
+		return NULL;
+	migration_sources_free(m);
+	migration_targets_free(m);
+	while (!LIST_EMPTY(&m->watches)) {
+		struct migration_watch *w = LIST_FIRST(&m->watches);
+
+		LIST_REMOVE(w, entry);
+		free(w);
+	}
+	m->journal = migration_journal_free(m->journal);
+	free(m);
+	return NULL;
+}

@@ -1,0 +1,545 @@
+/*
+ * The side where a tree arrives.
+ *
+ * Happy path: asked -> are its files here? a store for its images; chunks fill it; RESTORE makes the
+ * pipes, lets shadows give way, restores the tree frozen, compares it with what the
+ * source says it is, and answers; COMMIT opens the streams and thaws it.
+ *
+ * Failure modes: before COMMIT anything ends with nothing left here and our
+ * shadows as they stood.  A source that says nothing for IDLE_MAX is given up,
+ * unless the tree is ready: then only COMMIT, ABORT or a view decides.
+ */
+#include "migration_wire.h"
+
+#include "cleanup.h"
+#include "err.h"
+#include "fault.h"
+#include "log.h"
+#include "manifest.h"
+#include "sm.h"
+#include "space_group.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+enum {
+	ASKED,
+	RECEIVING,
+	RESTORING,
+	COMPARING,
+	READY, /* restored, right, frozen */
+	COMMITTED,
+	UNDOING,
+	GONE,
+};
+
+static const struct sm_state states[] = {
+	[ASKED] = { "asked", SM_TO(RECEIVING) | SM_TO(UNDOING) },
+	[RECEIVING] = { "receiving", SM_TO(RESTORING) | SM_TO(UNDOING) },
+	[RESTORING] = { "restoring", SM_TO(COMPARING) | SM_TO(UNDOING) },
+	[COMPARING] = { "comparing", SM_TO(READY) | SM_TO(UNDOING) },
+	[READY] = { "ready", SM_TO(COMMITTED) | SM_TO(UNDOING) },
+	[COMMITTED] = { "committed", SM_TO(GONE) },
+	[UNDOING] = { "undoing", SM_TO(GONE) },
+	[GONE] = { "gone", 0 },
+};
+
+static const nsec_t IDLE_MAX = 60 * NSEC_PER_SEC;
+static const nsec_t KILL_MAX = 5 * NSEC_PER_SEC;
+static const nsec_t RESTORE_MAX = 120 * NSEC_PER_SEC;
+
+struct migration_target {
+	LIST_ENTRY(migration_target) entry;
+	struct migration_room *room;
+	struct sm sm;
+	uint64_t id;
+	node_id source;
+	pid_t root;
+	struct env_timer idle;
+	struct image_store *images;
+	struct inventory *saved, *restored;
+	struct process_member *members;
+	size_t n_members;
+	struct tree_pipes *pipes;
+	struct process_arrival *arrival;
+	struct space_group *group;
+	struct criu_run *run;
+	struct rpc_call *call; /* the ASK, then the RESTORE to be answered */
+	struct env_work work;
+	bool working;
+	int work_result;
+	char *difference;
+	struct migration_outcome outcome;
+};
+
+static void undo(struct migration_target *t);
+
+static void target_free(struct migration_target *t)
+{
+	env_disarm(t->room->n.env, &t->idle);
+	LIST_REMOVE(t, entry);
+	t->room->n_targets--;
+	image_store_free(t->images);
+	inventory_free(t->saved);
+	inventory_free(t->restored);
+	tree_pipes_free(t->pipes);
+	space_group_close(t->group);
+	free(t->members);
+	free(t->difference);
+	free(t);
+}
+
+static struct migration_target *find(struct migration_room *m, uint64_t id, node_id source)
+{
+	struct migration_target *t;
+
+	LIST_FOREACH(t, &m->targets, entry)
+		if (t->id == id && t->source == source)
+			return t;
+	return NULL;
+}
+
+static int journal(struct migration_target *t, enum migration_step step)
+{
+	struct migration_entry e = { .id = t->id, .side = MIGRATION_TARGET, .step = step,
+				     .root = t->root, .peer = t->source };
+
+	return migration_journal_set(t->room->journal, &e);
+}
+
+static void fail(struct migration_target *t, enum rpc_status status, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void fail(struct migration_target *t, enum rpc_status status, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	if (t->outcome.status == RPC_OK)
+		migration_outcome_set(&t->outcome, status, format, ap);
+	va_end(ap);
+	undo(t);
+}
+
+static void on_undo_work(struct env_work *work)
+{
+	struct migration_target *t = container_of(work, struct migration_target, work);
+
+	t->work_result = t->group ? space_group_kill(t->group, KILL_MAX) : 0;
+}
+
+static void undone(struct migration_target *t)
+{
+	if (t->arrival)
+		process_arrive_end(t->arrival, false);
+	if (t->call)
+		rpc_fail(t->call, t->outcome.status, "%s", t->outcome.text);
+	log_notice("process %d: did not arrive: %s", t->root, t->outcome.text);
+	(void)journal(t, MIGRATION_STEP_NONE);
+	sm_move(&t->sm, GONE);
+	target_free(t);
+}
+
+static void on_undone(struct env_work *work)
+{
+	struct migration_target *t = container_of(work, struct migration_target, work);
+
+	if (t->work_result != 0)
+		log_error("process %d: what was restored of it would not die", t->root);
+	undone(t);
+}
+
+/* Kill what stands, put the shadows back, forget. */
+static void undo(struct migration_target *t)
+{
+	if (t->sm.state != UNDOING) {
+		sm_move(&t->sm, UNDOING);
+		if (t->run)
+			criu_cancel(t->run);
+	}
+	/* Both call back here. */
+	if (t->run || t->working)
+		return;
+	t->work = (struct env_work){ .work = on_undo_work, .done = on_undone };
+	if (env_work(t->room->n.env, &t->work) == 0)
+		return;
+	on_undo_work(&t->work);
+	on_undone(&t->work);
+}
+
+static void on_idle(struct env_timer *timer)
+{
+	struct migration_target *t = container_of(timer, struct migration_target, idle);
+
+	if (t->sm.state == RECEIVING)
+		fail(t, RPC_TIMEOUT, "the source has gone silent");
+}
+
+static void alive(struct migration_target *t)
+{
+	(void)env_arm(t->room->n.env, &t->idle, IDLE_MAX);
+}
+
+/* Ask. */
+
+static uint64_t memory_available(struct migration_room *m)
+{
+	const struct membership_node *self = membership_node(m->n.membership, rpc_self(m->n.rpc));
+
+	return self ? self->load.memory_available : 0;
+}
+
+/* RPC_OK, or why a tree like this cannot live here. */
+static void judge(struct migration_room *m, const Ssi__Migration__AskRequest *q,
+		  struct migration_outcome *o)
+{
+	_cleanup_free_ char *missing = NULL;
+	struct manifest needs = { .cpu_flags = q->cpu_flags };
+
+	if (m->n_targets > MIGRATION_CONCURRENT_MAX)
+		return migration_outcome(o, RPC_CONFLICT, "%u moves to this node are under way",
+					 m->n_targets);
+	if (!criu_features(m->n.criu)->check_ok)
+		return migration_outcome(o, RPC_UNSUPPORTED,
+					 "CRIU does not work there: see ssi doctor on it");
+	/* Twice: the images stand in memory beside the restored tree for a moment. */
+	if (q->bytes > m->n.image_max_bytes || 2 * q->bytes > memory_available(m))
+		return migration_outcome(o, RPC_FAILED,
+					 "not enough memory there: %llu MiB are needed",
+					 (unsigned long long)(2 * q->bytes) >> 20);
+	if (manifest_missing_cpu_flags(&needs, &missing) < 0)
+		return migration_outcome(o, RPC_FAILED, "out of memory");
+	if (missing)
+		return migration_outcome(o, RPC_UNSUPPORTED, "the processor there lacks %s",
+					 missing);
+}
+
+/* Looking for its files may wait for a slow file system: a worker does. */
+static void on_present_work(struct env_work *work)
+{
+	struct migration_target *t = container_of(work, struct migration_target, work);
+
+	t->work_result = inventory_present(t->saved, t->room->n.space, &t->difference);
+}
+
+static void on_present(struct env_work *work)
+{
+	struct migration_target *t = container_of(work, struct migration_target, work);
+	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
+
+	t->working = false;
+	if (t->sm.state == UNDOING)
+		return undo(t);
+	if (t->work_result > 0)
+		return fail(t, RPC_UNSUPPORTED, "%s", t->difference);
+	if (t->work_result < 0)
+		return fail(t, RPC_FAILED, "its files cannot be looked for there: %s",
+			    strerror(-t->work_result));
+	/* The forecast has done its work: what is restored is compared with the frozen tree. */
+	t->saved = inventory_free(t->saved);
+	sm_move(&t->sm, RECEIVING);
+	alive(t);
+	rpc_reply(t->call, &reply.base, RPC_NO_BULK);
+	t->call = NULL;
+}
+
+/* Outcome other than 0: t->outcome says why. */
+static void open_target(struct migration_target *t, const Ssi__Migration__AskRequest *q)
+{
+	char name[64];
+
+	judge(t->room, q, &t->outcome);
+	if (t->outcome.status != RPC_OK)
+		return undo(t);
+	if (inventory_parse(&t->saved, (const char *)q->inventory.data, q->inventory.len) != 0)
+		return fail(t, RPC_USAGE, "not an inventory");
+	snprintf(name, sizeof(name), "arrive.%" PRIx64, t->id);
+	if (image_store_new(&t->images, t->room->n.private_dir_fd, name,
+			    t->room->n.image_max_bytes) != 0 ||
+	    journal(t, MIGRATION_STEP_OPEN) != 0)
+		return fail(t, RPC_FAILED, "no room for its images there");
+	t->work = (struct env_work){ .work = on_present_work, .done = on_present };
+	t->working = env_work(t->room->n.env, &t->work) == 0;
+	if (!t->working)
+		fail(t, RPC_FAILED, "out of memory");
+}
+
+void migration_target_on_ask(struct migration_room *m, struct rpc_call *call,
+			     const Ssi__Migration__AskRequest *q)
+{
+	struct migration_target *t;
+
+	if (find(m, q->id, rpc_call_peer(call)))
+		return rpc_fail(call, RPC_CONFLICT, "this move is under way");
+	t = calloc(1, sizeof(*t));
+	if (!t)
+		return rpc_fail(call, RPC_FAILED, "out of memory");
+	t->room = m;
+	t->id = q->id;
+	t->source = rpc_call_peer(call);
+	t->root = q->root;
+	t->call = call;
+	t->idle.cb = on_idle;
+	sm_init(&t->sm, "arrival", states, t->id, ASKED);
+	LIST_INSERT_HEAD(&m->targets, t, entry);
+	m->n_targets++;
+	open_target(t, q);
+}
+
+/* Chunks. */
+
+void migration_target_on_chunk(struct migration_room *m, struct rpc_call *call,
+			       const Ssi__Migration__ChunkRequest *q, struct iovec bulk)
+{
+	struct migration_target *t = find(m, q->id, rpc_call_peer(call));
+	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
+	struct image_sink sink;
+	int r;
+
+	if (!t || t->sm.state != RECEIVING)
+		return rpc_fail(call, RPC_NOT_FOUND, "no such move is under way there");
+	sink = image_store_sink(t->images);
+	r = q->close ? sink.close(sink.owner, q->file)
+		     : sink.write(sink.owner, q->file, bulk.iov_base, bulk.iov_len);
+	if (r == IMAGE_E_FULL)
+		rpc_fail(call, RPC_FAILED, "no room for its images there");
+	else if (r != 0)
+		rpc_fail(call, RPC_USAGE, "not an image: %.64s", q->file);
+	else
+		rpc_reply(call, &reply.base, RPC_NO_BULK);
+	alive(t);
+}
+
+/* Restore. */
+
+static void on_compare_work(struct env_work *work)
+{
+	struct migration_target *t = container_of(work, struct migration_target, work);
+	struct space *space = t->room->n.space;
+
+	t->work_result = inventory_take(&t->restored, space, t->root);
+	if (t->work_result == 0)
+		t->work_result = inventory_compare(t->saved, t->restored, space, false,
+						   &t->difference);
+}
+
+static void on_compared(struct env_work *work)
+{
+	struct migration_target *t = container_of(work, struct migration_target, work);
+	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
+
+	t->working = false;
+	if (t->sm.state == UNDOING)
+		return undo(t);
+	if (t->work_result > 0)
+		return fail(t, RPC_NOT_PERMITTED, "it would not be the same there: %s",
+			    t->difference);
+	if (t->work_result < 0)
+		return fail(t, RPC_FAILED, "the copy cannot be looked at: %s",
+			    strerror(-t->work_result));
+	sm_move(&t->sm, READY);
+	(void)fault("migration.ready");
+	rpc_reply(t->call, &reply.base, RPC_NO_BULK);
+	t->call = NULL;
+}
+
+static void on_restored(void *owner, bool ok, const char *text)
+{
+	struct migration_target *t = owner;
+
+	t->run = NULL;
+	if (t->sm.state == UNDOING)
+		return undo(t);
+	if (!ok)
+		return fail(t, RPC_FAILED, "it cannot be restored there: %s", text);
+	sm_move(&t->sm, COMPARING);
+	t->images = image_store_free(t->images);
+	t->work = (struct env_work){ .work = on_compare_work, .done = on_compared };
+	t->working = env_work(t->room->n.env, &t->work) == 0;
+	if (!t->working)
+		fail(t, RPC_FAILED, "out of memory");
+}
+
+static int exec_in_place(void *owner, const char *criu, const int *fds, size_t n_fds)
+{
+	struct migration_target *t = owner;
+
+	return process_arrive_exec(t->arrival, criu, fds, n_fds);
+}
+
+static int take_request(struct migration_target *t, const Ssi__Migration__RestoreRequest *q)
+{
+	int r = inventory_parse(&t->saved, (const char *)q->inventory.data, q->inventory.len);
+
+	if (r == 0)
+		r = migration_members_parse(&t->members, q->members, q->n_members);
+	if (r == 0 && t->members[0].pid != t->root)
+		r = err_origin(-EBADMSG);
+	if (r == 0)
+		r = migration_pipes_parse(&t->pipes, &t->room->pipes, q->pipes, q->n_pipes);
+	t->n_members = q->n_members;
+	return err_fold(r);
+}
+
+static int restore(struct migration_target *t)
+{
+	struct criu_restore_spec spec = {
+		.images = t->images,
+		.root = t->root,
+		.sid = t->members[0].sid,
+		.pgid = t->members[0].pgid,
+		.exec_in_place = exec_in_place,
+		.timeout = RESTORE_MAX,
+	};
+	char name[64];
+	int r;
+
+	snprintf(name, sizeof(name), "arrive.%" PRIx64, t->id);
+	r = space_group_open(t->room->n.space, name, &t->group);
+	if (r == 0)
+		r = image_store_prepare(t->images);
+	if (r != 0)
+		return err_fold(r);
+	spec.group = t->group;
+	spec.inherit = tree_pipes_inherit(t->pipes, &spec.n_inherit);
+	r = process_arrive_begin(t->room->n.process, t->members, t->n_members, &spec.in_place,
+				 &t->arrival);
+	if (r != 0)
+		return r;
+	return err_fold(criu_restore(t->room->n.criu, &spec, on_restored, t, &t->run));
+}
+
+void migration_target_on_restore(struct migration_room *m, struct rpc_call *call,
+				 const Ssi__Migration__RestoreRequest *q)
+{
+	struct migration_target *t = find(m, q->id, rpc_call_peer(call));
+	int r;
+
+	if (!t || t->sm.state != RECEIVING)
+		return rpc_fail(call, RPC_NOT_FOUND, "no such move is under way there");
+	env_disarm(m->n.env, &t->idle);
+	sm_move(&t->sm, RESTORING);
+	t->call = call;
+	r = take_request(t, q);
+	if (r < 0)
+		return fail(t, RPC_USAGE, "the request to restore makes no sense: %s",
+			    strerror(-r));
+	r = restore(t);
+	if (r == PROCESS_E_TAKEN)
+		fail(t, RPC_CONFLICT, "one of its PIDs is in use there");
+	else if (r != 0)
+		fail(t, RPC_FAILED, "it cannot be restored there: %s", strerror(-err_fold(r)));
+}
+
+/* Commit. */
+
+static void commit(struct migration_target *t)
+{
+	int r;
+
+	sm_move(&t->sm, COMMITTED);
+	(void)journal(t, MIGRATION_STEP_COMMITTED);
+	(void)fault("migration.commit_taken");
+	process_arrive_end(t->arrival, true);
+	t->arrival = NULL;
+	tree_pipes_open(t->pipes);
+	r = space_group_thaw(t->group);
+	if (r != 0)
+		log_error("process %d: arrived, cannot be thawed: %s", t->root,
+			  strerror(-err_fold(r)));
+	log_info("process %d: arrived", t->root);
+	sm_move(&t->sm, GONE);
+	target_free(t);
+}
+
+void migration_target_on_commit(struct migration_room *m, struct rpc_call *call,
+				const Ssi__Migration__CommitRequest *q)
+{
+	struct migration_target *t = find(m, q->id, rpc_call_peer(call));
+	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
+	bool done = migration_journal_step(m->journal, q->id, MIGRATION_TARGET) ==
+		    MIGRATION_STEP_COMMITTED;
+
+	if (!done && (!t || t->sm.state != READY))
+		return rpc_fail(call, RPC_NOT_FOUND, "no such move is ready there");
+	if (!done)
+		commit(t);
+	rpc_reply(call, &reply.base, RPC_NO_BULK);
+}
+
+void migration_target_on_abort(struct migration_room *m, struct rpc_call *call,
+			       const Ssi__Migration__AbortRequest *q)
+{
+	struct migration_target *t = find(m, q->id, rpc_call_peer(call));
+	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
+
+	rpc_reply(call, &reply.base, RPC_NO_BULK);
+	if (t && t->sm.state != UNDOING)
+		fail(t, RPC_FAILED, "the source has given up");
+}
+
+/*
+ * The answer decides: OPEN only while the tree is ready, which a COMMIT sent
+ * before will still find so; whoever undoes it afterwards is told by the source.
+ */
+void migration_target_on_query(struct migration_room *m, struct rpc_call *call,
+			       const Ssi__Migration__QueryRequest *q)
+{
+	struct migration_target *t = find(m, q->id, rpc_call_peer(call));
+	Ssi__Migration__QueryReply reply = SSI__MIGRATION__QUERY_REPLY__INIT;
+
+	if (migration_journal_step(m->journal, q->id, MIGRATION_TARGET) ==
+	    MIGRATION_STEP_COMMITTED)
+		reply.state = SSI__MIGRATION__QUERY_REPLY__STATE__COMMITTED;
+	else if (t && t->sm.state != UNDOING)
+		reply.state = SSI__MIGRATION__QUERY_REPLY__STATE__OPEN;
+	rpc_reply(call, &reply.base, RPC_NO_BULK);
+}
+
+/* The source is out of the cluster: everything arrived -> it lives here; else it died there. */
+void migration_target_on_view(struct migration_room *m)
+{
+	struct migration_target *t, *next;
+
+	for (t = LIST_FIRST(&m->targets); t; t = next) {
+		next = LIST_NEXT(t, entry);
+		if (membership_is_up(m->n.membership, t->source))
+			continue;
+		if (t->sm.state == READY)
+			commit(t);
+		else if (t->sm.state != UNDOING)
+			fail(t, RPC_DOWN, "the source left the cluster");
+	}
+}
+
+/* A predecessor's arrival that was not committed: nothing of it may live on. */
+void migration_target_resume(struct migration_room *m, const struct migration_entry *e)
+{
+	struct migration_entry none = *e;
+	struct space_group *group;
+	char name[64];
+
+	snprintf(name, sizeof(name), "arrive.%" PRIx64, e->id);
+	if (space_group_open(m->n.space, name, &group) != 0)
+		return log_error("process %d: its half-made copy cannot be reached", e->root);
+	if (e->step == MIGRATION_STEP_COMMITTED) {
+		/* Perhaps not thawed yet; streams are the stream room's to find again. */
+		if (space_group_thaw(group) != 0)
+			log_error("process %d: cannot be thawed", e->root);
+	} else {
+		if (space_group_kill(group, KILL_MAX) != 0)
+			log_error("process %d: its half-made copy would not die", e->root);
+		none.step = MIGRATION_STEP_NONE;
+		(void)migration_journal_set(m->journal, &none);
+	}
+	space_group_close(group);
+}
+
+void migration_targets_free(struct migration_room *m)
+{
+	while (!LIST_EMPTY(&m->targets))
+		target_free(LIST_FIRST(&m->targets));
+}
