@@ -1,0 +1,19 @@
+#include "control_wire.h"
+
+RPC_HANDLER(on_list, struct control, Ssi__Control__ListRequest)
+{
+	control_serve_list(self, call, req);
+}
+
+RPC_HANDLER(on_launch, struct control, Ssi__Control__LaunchRequest)
+{
+	control_serve_launch(self, call, req);
+}
+
+const struct rpc_method control_methods[] = {
+	RPC_METHOD(CONTROL_LIST, on_list, ssi__control__list_request__descriptor,
+		   ssi__control__list_reply__descriptor),
+	RPC_METHOD(CONTROL_LAUNCH, on_launch, ssi__control__launch_request__descriptor,
+		   ssi__control__launch_reply__descriptor),
+	{ 0 },
+};

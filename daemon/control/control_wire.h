@@ -1,0 +1,15 @@
+#pragma once
+/* Methods between the control rooms of two nodes, and who serves them. */
+#include "control_internal.h"
+
+enum {
+	CONTROL_LIST = RPC_ROOM_CONTROL << 8 | 1,
+	CONTROL_LAUNCH = RPC_ROOM_CONTROL << 8 | 2,
+};
+
+/* control_view.c */
+void control_serve_list(struct control *control, struct rpc_call *call,
+			const Ssi__Control__ListRequest *q);
+/* control_run.c */
+void control_serve_launch(struct control *control, struct rpc_call *call,
+			  const Ssi__Control__LaunchRequest *q);
