@@ -1,0 +1,273 @@
+/* ssi-admin(8): found a cluster, admit nodes, look after it. */
+#include "cleanup.h"
+#include "fault.h"
+#include "founding.h"
+#include "log.h"
+#include "session.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static const char help[] =
+	"Usage: ssi-admin [OPTION]... COMMAND\n"
+	"Found a cluster, admit nodes, look after it.\n"
+	"\n"
+	"Commands:\n"
+	"  init                found a cluster with this node as its first; prints a token\n"
+	"  token               print a one-time token with which one node may join\n"
+	"  join TOKEN          make this node a member; then start its ssid\n"
+	"  status              is this node's ssid up and in touch with the cluster?\n"
+	"  fault POINT ACTION  (for tests) kill, stop or fail this node's ssid at a point\n"
+	"\n"
+	"Options:\n"
+	"      --node NAME     this node's name (init, join; default: the host's)\n"
+	"      --address A     host:port where the others reach it (init, join; port 7777)\n"
+	"      --lifetime S    seconds for which a token is good (init, token; 86400)\n"
+	"      --state DIR     this node's state (/var/lib/ssi)\n"
+	"      --wait S        wait for up to S seconds (status)\n";
+
+static const struct option options[] = {
+	{ "node", required_argument, NULL, 'n' },
+	{ "address", required_argument, NULL, 'a' },
+	{ "lifetime", required_argument, NULL, 'l' },
+	{ "state", required_argument, NULL, 's' },
+	{ "wait", required_argument, NULL, 'w' },
+	{ 0 },
+};
+
+static struct {
+	const char *node, *address, *state;
+	uint64_t lifetime_s, wait_s;
+} arguments = { .state = "/var/lib/ssi", .lifetime_s = 86400 };
+
+static void on_option(int val, const char *argument)
+{
+	switch (val) {
+	case 'n':
+		arguments.node = argument;
+		break;
+	case 'a':
+		arguments.address = argument;
+		break;
+	case 'l':
+		arguments.lifetime_s = session_number(argument, 366 * 86400, "number of seconds");
+		break;
+	case 's':
+		arguments.state = argument;
+		break;
+	case 'w':
+		arguments.wait_s = session_number(argument, 86400, "number of seconds");
+		break;
+	}
+}
+
+/* The host's name up to its first dot, or the one given. */
+static const char *node_name(void)
+{
+	static char name[NODE_NAME_MAX + 1];
+
+	if (arguments.node)
+		return arguments.node;
+	if (gethostname(name, sizeof(name) - 1) < 0)
+		session_exit(EXIT_FAILED, "this host has no name (%m): give --node");
+	name[strcspn(name, ".")] = '\0';
+	return name;
+}
+
+/* host:port, from what was given. */
+static const char *node_address(void)
+{
+	static char address[64];
+	const char *colon;
+
+	if (!arguments.address)
+		session_usage("--address is needed: where the other nodes reach this one");
+	colon = strrchr(arguments.address, ':');
+	if (snprintf(address, sizeof(address), "%s%s", arguments.address,
+		     colon && !strchr(colon, ']') ? "" : ":7777") >= (int)sizeof(address))
+		session_usage("%s is too long for an address", arguments.address);
+	return address;
+}
+
+static void need_root(const char *what)
+{
+	if (geteuid() != 0)
+		session_exit(EXIT_NOT_PERMITTED, "only root may %s", what);
+}
+
+static int init(const struct session_options *o)
+{
+	_cleanup_free_ char *token = NULL;
+	int r;
+
+	need_root("found a cluster");
+	r = founding_init(arguments.state, node_name(), node_address(),
+			  arguments.lifetime_s * NSEC_PER_SEC, &token);
+	if (r == FOUNDING_E_EXISTS)
+		session_exit(EXIT_CONFLICT, "%s: this node belongs to a cluster already",
+			     arguments.state);
+	if (r != 0)
+		session_exit(EXIT_FAILED, "%s: no cluster founded: %s", arguments.state,
+			     strerror(r < 0 ? -r : EPROTO));
+	if (o->json)
+		printf("{\"version\":1,\"token\":\"%s\"}\n", token);
+	else if (o->quiet)
+		printf("%s\n", token);
+	else
+		printf("A cluster is founded, with %s as its first node.\n"
+		       "Start it:             systemctl start ssid\n"
+		       "On one other node:    ssi-admin join --address ADDRESS TOKEN\n"
+		       "token: %s\n",
+		       node_name(), token);
+	return EXIT_OK;
+}
+
+static int join(const struct session_options *o, const char *token)
+{
+	_cleanup_free_ char *text = NULL;
+	int r;
+
+	need_root("join a cluster");
+	r = founding_join(arguments.state, token, node_name(), node_address(),
+			  o->timeout_ms ? o->timeout_ms * NSEC_PER_MSEC : 20 * NSEC_PER_SEC, &text);
+	switch (r) {
+	case 0:
+		if (!o->quiet)
+			printf("%s is a member now: systemctl start ssid\n", node_name());
+		return EXIT_OK;
+	case FOUNDING_E_EXISTS:
+		session_exit(EXIT_CONFLICT, "%s: this node belongs to a cluster already",
+			     arguments.state);
+	case FOUNDING_E_TOKEN:
+		session_exit(EXIT_NOT_PERMITTED, "%s", text);
+	case FOUNDING_E_NETWORK:
+		session_exit(EXIT_DOWN, "%s", text);
+	default:
+		session_exit(EXIT_FAILED, "not joined: %s", text ? text : strerror(-r));
+	}
+}
+
+static Ssi__Control__Event *call(const struct session_options *o, const Ssi__Control__Request *q,
+				 Ssi__Control__Event__BodyCase expected)
+{
+	struct session *s = session_open(o);
+	Ssi__Control__Event *event = session_call(s, q);
+
+	session_close(s);
+	if (event->body_case != expected)
+		session_exit(EXIT_FAILED, "ssid answered something else");
+	return event;
+}
+
+static int token(const struct session_options *o)
+{
+	Ssi__Control__TokenRequest body = SSI__CONTROL__TOKEN_REQUEST__INIT;
+	Ssi__Control__Request q = SSI__CONTROL__REQUEST__INIT;
+	Ssi__Control__Event *event;
+
+	body.lifetime_s = arguments.lifetime_s;
+	q.body_case = SSI__CONTROL__REQUEST__BODY_TOKEN;
+	q.token = &body;
+	event = call(o, &q, SSI__CONTROL__EVENT__BODY_TOKEN);
+	if (o->json)
+		printf("{\"version\":1,\"token\":\"%s\"}\n", event->token->token);
+	else
+		printf("%s\n", event->token->token);
+	ssi__control__event__free_unpacked(event, NULL);
+	return EXIT_OK;
+}
+
+/* Wait until an ssid answers that is in touch with its cluster. */
+static Ssi__Control__Event *await_status(const struct session_options *o)
+{
+	static const struct timespec pause = { .tv_nsec = 50000000 };
+	Ssi__Control__StatusRequest body = SSI__CONTROL__STATUS_REQUEST__INIT;
+	Ssi__Control__Request q = SSI__CONTROL__REQUEST__INIT;
+
+	q.body_case = SSI__CONTROL__REQUEST__BODY_STATUS;
+	q.status = &body;
+	for (uint64_t ms = 0; ms < arguments.wait_s * 1000; ms += 50) {
+		struct session *s = session_try(o);
+		Ssi__Control__Event *event = NULL;
+
+		if (s) {
+			session_send(s, &q, NULL, 0);
+			event = session_receive(s);
+			session_close(s);
+		}
+		if (event && event->body_case == SSI__CONTROL__EVENT__BODY_STATUS &&
+		    event->status->lease_held)
+			return event;
+		if (event)
+			ssi__control__event__free_unpacked(event, NULL);
+		nanosleep(&pause, NULL);
+	}
+	return call(o, &q, SSI__CONTROL__EVENT__BODY_STATUS);
+}
+
+static int status(const struct session_options *o)
+{
+	Ssi__Control__Event *event = await_status(o);
+	const Ssi__Control__Status *s = event->status;
+	int code = s->lease_held ? EXIT_OK : EXIT_DOWN;
+
+	if (o->json)
+		printf("{\"version\":1,\"cluster\":\"%s\",\"node\":\"%s\",\"ssid\":\"%s\","
+		       "\"in_touch\":%s,\"nodes\":%u,\"nodes_up\":%u,\"epoch\":%llu}\n",
+		       s->cluster, s->node, s->version, s->lease_held ? "true" : "false", s->nodes,
+		       s->nodes_up, (unsigned long long)s->epoch);
+	else if (!o->quiet)
+		printf("node %s of cluster %s, ssid %s: %s, %u of %u nodes up (view %llu)\n", s->node,
+		       s->cluster, s->version,
+		       s->lease_held ? "in touch" : "has lost touch with the cluster", s->nodes_up,
+		       s->nodes, (unsigned long long)s->epoch);
+	ssi__control__event__free_unpacked(event, NULL);
+	return code;
+}
+
+static int arm_fault(const struct session_options *o, const char *name, const char *action)
+{
+	static const char *const names[] = {
+		[FAULT_NONE] = "none", [FAULT_KILL] = "kill", [FAULT_STOP] = "stop",
+		[FAULT_FAIL] = "fail",
+	};
+	Ssi__Control__FaultRequest body = SSI__CONTROL__FAULT_REQUEST__INIT;
+	Ssi__Control__Request q = SSI__CONTROL__REQUEST__INIT;
+
+	while (body.action < N_ELEMENTS(names) && strcmp(action, names[body.action]) != 0)
+		body.action++;
+	if (body.action == N_ELEMENTS(names))
+		session_usage("%s is not one of none, kill, stop, fail", action);
+	body.name = (char *)name;
+	q.body_case = SSI__CONTROL__REQUEST__BODY_FAULT;
+	q.fault = &body;
+	ssi__control__event__free_unpacked(call(o, &q, SSI__CONTROL__EVENT__BODY_DONE), NULL);
+	return EXIT_OK;
+}
+
+int main(int argc, char **argv)
+{
+	struct session_options o;
+	int first = session_options(argc, argv, "", options, help, on_option, &o);
+	int n = argc - first - 1; /* operands of the command */
+	char **operands = argv + first + 1;
+
+	log_set_level(LOG_LEVEL_WARNING);
+	log_set_prefix(false);
+	if (n < 0)
+		session_usage("a command is needed");
+	if (strcmp(argv[first], "init") == 0 && n == 0)
+		return init(&o);
+	if (strcmp(argv[first], "join") == 0 && n == 1)
+		return join(&o, operands[0]);
+	if (strcmp(argv[first], "token") == 0 && n == 0)
+		return token(&o);
+	if (strcmp(argv[first], "status") == 0 && n == 0)
+		return status(&o);
+	if (strcmp(argv[first], "fault") == 0 && n == 2)
+		return arm_fault(&o, operands[0], operands[1]);
+	session_usage("%s: no such command, or not with %d operands", argv[first], n);
+}

@@ -1,0 +1,118 @@
+/* ssi-nodes(1): the nodes of the cluster. */
+#include "session.h"
+
+#include <getopt.h>
+#include <string.h>
+#include <time.h>
+
+static const char help[] =
+	"Usage: ssi-nodes [OPTION]...\n"
+	"Show the nodes of the cluster, their state and load.\n"
+	"\n"
+	"      --wait N        wait until N nodes are up\n";
+
+static const struct option options[] = {
+	{ "wait", required_argument, NULL, 'w' },
+	{ 0 },
+};
+
+static const struct session_column columns[] = {
+	{ "ID", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+	{ "NODE", 0, 0, SCOLS_JSON_STRING },
+	{ "STATE", 0, 0, SCOLS_JSON_STRING },
+	{ "ADDRESS", 0, 0, SCOLS_JSON_STRING },
+	{ "CPUS", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+	{ "LOAD", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+	{ "MEMORY", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+	{ "FREE", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+	{ "ROLE", 0, 0, SCOLS_JSON_STRING },
+};
+
+static unsigned wait_for;
+
+static void on_option(int val, const char *argument)
+{
+	wait_for = (unsigned)session_number(argument, 100000, "number of nodes");
+}
+
+static const char *role(const Ssi__Control__Node *n)
+{
+	if (n->leader)
+		return n->self ? "leader, here" : "leader";
+	return n->self ? "here" : "";
+}
+
+static void show(const struct session_options *o, const Ssi__Control__Nodes *nodes)
+{
+	struct libscols_table *t =
+		session_table(o, "nodes", columns, sizeof(columns) / sizeof(columns[0]));
+
+	for (size_t i = 0; i < nodes->n_nodes; i++) {
+		const Ssi__Control__Node *n = nodes->nodes[i];
+		struct libscols_line *l = session_line(t);
+
+		session_cell(l, 0, "%u", n->id);
+		session_cell(l, 1, "%s", n->name);
+		session_cell(l, 2, "%s", n->state);
+		session_cell(l, 3, "%s", n->address);
+		session_cell(l, 4, "%u", n->cpus);
+		session_cell(l, 5, "%u.%02u", n->running / 100, n->running % 100);
+		session_cell_bytes(o, l, 6, n->memory_total);
+		session_cell_bytes(o, l, 7, n->memory_available);
+		session_cell(l, 8, "%s", role(n));
+	}
+	session_print(t);
+	if (!nodes->lease_held)
+		session_error("this node has lost touch with the cluster: the list may be old");
+}
+
+static unsigned count_up(const Ssi__Control__Nodes *nodes)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < nodes->n_nodes; i++)
+		n += strcmp(nodes->nodes[i]->state, "up") == 0;
+	return n;
+}
+
+static Ssi__Control__Event *ask(const struct session_options *o)
+{
+	Ssi__Control__NodesRequest body = SSI__CONTROL__NODES_REQUEST__INIT;
+	Ssi__Control__Request q = SSI__CONTROL__REQUEST__INIT;
+	struct session *s = session_open(o);
+	Ssi__Control__Event *event;
+
+	q.body_case = SSI__CONTROL__REQUEST__BODY_NODES;
+	q.nodes = &body;
+	event = session_call(s, &q);
+	session_close(s);
+	if (event->body_case != SSI__CONTROL__EVENT__BODY_NODES)
+		session_exit(EXIT_FAILED, "ssid answered something else");
+	return event;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct timespec pause = { .tv_nsec = 100000000 };
+	struct session_options o;
+	Ssi__Control__Event *event;
+	uint64_t waited = 0;
+
+	if (session_options(argc, argv, "", options, help, on_option, &o) != argc)
+		session_usage("there are no operands");
+	for (;;) {
+		event = ask(&o);
+		if (count_up(event->nodes) >= wait_for)
+			break;
+		if (o.timeout_ms && waited >= o.timeout_ms)
+			session_exit(EXIT_TIMEOUT, "%u of %u nodes are up",
+				     count_up(event->nodes), wait_for);
+		ssi__control__event__free_unpacked(event, NULL);
+		nanosleep(&pause, NULL);
+		waited += 100;
+	}
+	if (!wait_for || !o.quiet)
+		show(&o, event->nodes);
+	ssi__control__event__free_unpacked(event, NULL);
+	return EXIT_OK;
+}

@@ -1,0 +1,130 @@
+/* ssi-ps(1): the processes of the cluster's applications. */
+#include "session.h"
+
+#include <getopt.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help[] =
+	"Usage: ssi-ps [OPTION]... [PID]...\n"
+	"Show the processes that ssi-run started and their children, on all nodes.\n"
+	"\n"
+	"      --node NAME     of this node only (may be repeated)\n"
+	"      --app PID       of this application only\n";
+
+static const struct option options[] = {
+	{ "node", required_argument, NULL, 'n' },
+	{ "app", required_argument, NULL, 'a' },
+	{ 0 },
+};
+
+static const struct session_column columns[] = {
+	{ "PID", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+	{ "PPID", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+	{ "APP", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+	{ "NODE", 0, 0, SCOLS_JSON_STRING },
+	{ "HOME", 0, 0, SCOLS_JSON_STRING },
+	{ "USER", 0, 0, SCOLS_JSON_STRING },
+	{ "S", 0, 0, SCOLS_JSON_STRING },
+	{ "THREADS", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+	{ "RSS", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+	{ "TIME", 0, SCOLS_FL_RIGHT, SCOLS_JSON_STRING },
+	{ "COMMAND", 0, SCOLS_FL_TRUNC, SCOLS_JSON_STRING },
+};
+
+static char *nodes[1024];
+static size_t n_nodes;
+static int32_t app;
+
+static void on_option(int val, const char *argument)
+{
+	if (val == 'a') {
+		app = (int32_t)session_number(argument, INT32_MAX, "PID");
+		return;
+	}
+	if (n_nodes == sizeof(nodes) / sizeof(nodes[0]))
+		session_usage("too many nodes");
+	nodes[n_nodes++] = (char *)argument;
+}
+
+static bool wanted(const Ssi__Control__Process *p, char **pids, int n_pids)
+{
+	if (app && p->app != app)
+		return false;
+	for (int i = 0; i < n_pids; i++)
+		if (p->pid == (int32_t)strtol(pids[i], NULL, 10))
+			return true;
+	return n_pids == 0;
+}
+
+static int by_pid(const void *a, const void *b)
+{
+	const Ssi__Control__Process *x = *(void *const *)a, *y = *(void *const *)b;
+
+	return (x->pid > y->pid) - (x->pid < y->pid);
+}
+
+static void show(const struct session_options *o, struct libscols_table *t,
+		 const Ssi__Control__Process *p)
+{
+	struct libscols_line *l = session_line(t);
+	unsigned long long s = p->cpu_ns / 1000000000;
+	const struct passwd *user = getpwuid(p->uid);
+
+	session_cell(l, 0, "%d", p->pid);
+	session_cell(l, 1, "%d", p->ppid);
+	session_cell(l, 2, "%d", p->app);
+	session_cell(l, 3, "%s", p->node);
+	session_cell(l, 4, "%s", p->home);
+	if (user)
+		session_cell(l, 5, "%s", user->pw_name);
+	else
+		session_cell(l, 5, "%u", p->uid);
+	session_cell(l, 6, "%s", p->state);
+	session_cell(l, 7, "%u", p->threads);
+	session_cell_bytes(o, l, 8, p->rss_bytes);
+	session_cell(l, 9, "%llu:%02llu:%02llu", s / 3600, s / 60 % 60, s % 60);
+	session_cell(l, 10, "%.*s", (int)p->command.len, (const char *)p->command.data);
+}
+
+int main(int argc, char **argv)
+{
+	Ssi__Control__ProcessesRequest body = SSI__CONTROL__PROCESSES_REQUEST__INIT;
+	Ssi__Control__Request q = SSI__CONTROL__REQUEST__INIT;
+	struct session_options o;
+	struct session *s;
+	Ssi__Control__Event *event;
+	struct libscols_table *t;
+	int first = session_options(argc, argv, "", options, help, on_option, &o);
+	size_t shown = 0;
+
+	for (int i = first; i < argc; i++)
+		(void)session_number(argv[i], INT32_MAX, "PID");
+	body.nodes = nodes;
+	body.n_nodes = n_nodes;
+	q.body_case = SSI__CONTROL__REQUEST__BODY_PROCESSES;
+	q.processes = &body;
+	s = session_open(&o);
+	event = session_call(s, &q);
+	session_close(s);
+	if (event->body_case != SSI__CONTROL__EVENT__BODY_PROCESSES)
+		session_exit(EXIT_FAILED, "ssid answered something else");
+	t = session_table(&o, "processes", columns, sizeof(columns) / sizeof(columns[0]));
+	if (event->processes->n_processes)
+		qsort(event->processes->processes, event->processes->n_processes,
+		      sizeof(*event->processes->processes), by_pid);
+	for (size_t i = 0; i < event->processes->n_processes; i++)
+		if (wanted(event->processes->processes[i], argv + first, argc - first)) {
+			show(&o, t, event->processes->processes[i]);
+			shown++;
+		}
+	session_print(t);
+	for (size_t i = 0; i < event->processes->n_silent; i++)
+		session_error("node %s does not answer: its processes are not shown",
+			      event->processes->silent[i]);
+	ssi__control__event__free_unpacked(event, NULL);
+	/* As ps(1): a PID that was asked for and is not there is a failure. */
+	return first < argc && !shown ? EXIT_NOT_FOUND : EXIT_OK;
+}

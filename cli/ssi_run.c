@@ -1,0 +1,178 @@
+/*
+ * ssi-run(1): start a program in the cluster.
+ *
+ * The program gets pipes for its standard streams; we hold the other ends and
+ * pass bytes on, so it may move while we stay.  ssid may be restarted meanwhile:
+ * the pipes do not notice, and we ask the next one how the program ended.
+ */
+#include "cleanup.h"
+#include "program.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+static const char help[] =
+	"Usage: ssi-run [OPTION]... PROGRAM [ARGUMENT]...\n"
+	"Start PROGRAM in the cluster; exit with its exit status (128 + n if signal n\n"
+	"ended it, 127 if it was not found, 126 if it could not be started).\n"
+	"\n"
+	"  -b, --bg            do not wait; its standard streams are /dev/null\n"
+	"  -o, --output FILE   write the application's id (the PID of PROGRAM) to FILE\n"
+	"      --node NODE     start it on NODE\n"
+	"      --nodes A,B,... start it on the first of these that is up\n"
+	"      --best          start it on the least loaded node (of --nodes, if given)\n"
+	"      --app NAME      a name for the application\n";
+
+static const struct option options[] = {
+	{ "bg", no_argument, NULL, 'b' },
+	{ "output", required_argument, NULL, 'o' },
+	{ "node", required_argument, NULL, 'n' },
+	{ "nodes", required_argument, NULL, 'N' },
+	{ "best", no_argument, NULL, 'B' },
+	{ "app", required_argument, NULL, 'a' },
+	{ 0 },
+};
+
+enum { NODES_MAX = 1024 };
+
+static struct {
+	bool background, best;
+	const char *id_file;
+	char *app;
+	char *nodes[NODES_MAX];
+	size_t n_nodes;
+} arguments = { .app = "" };
+
+static void add_nodes(char *list)
+{
+	for (char *name = strtok(list, ","); name; name = strtok(NULL, ",")) {
+		if (arguments.n_nodes == NODES_MAX)
+			session_usage("too many nodes");
+		arguments.nodes[arguments.n_nodes++] = name;
+	}
+}
+
+static void on_option(int val, const char *argument)
+{
+	switch (val) {
+	case 'b':
+		arguments.background = true;
+		break;
+	case 'o':
+		arguments.id_file = argument;
+		break;
+	case 'n':
+	case 'N':
+		add_nodes((char *)argument);
+		break;
+	case 'B':
+		arguments.best = true;
+		break;
+	case 'a':
+		arguments.app = (char *)argument;
+		break;
+	}
+}
+
+static ProtobufCBinaryData *binaries(char **v, size_t *ret_n)
+{
+	ProtobufCBinaryData *list;
+	size_t n = 0;
+
+	while (v[n])
+		n++;
+	list = calloc(n + 1, sizeof(*list));
+	if (!list)
+		session_exit(EXIT_FAILED, "out of memory");
+	for (size_t i = 0; i < n; i++)
+		list[i] = (ProtobufCBinaryData){ strlen(v[i]), (uint8_t *)v[i] };
+	*ret_n = n;
+	return list;
+}
+
+static void fill_limits(Ssi__Control__RunRequest *q)
+{
+	static Ssi__Control__Limit limits[RLIM_NLIMITS], *list[RLIM_NLIMITS];
+
+	for (int i = 0; i < RLIM_NLIMITS; i++) {
+		struct rlimit l;
+
+		if (getrlimit(i, &l) < 0)
+			continue;
+		ssi__control__limit__init(&limits[i]);
+		limits[i].resource = (uint32_t)i;
+		limits[i].soft = l.rlim_cur;
+		limits[i].hard = l.rlim_max;
+		list[q->n_limits++] = &limits[i];
+	}
+	q->limits = list;
+}
+
+static void send_run(struct session *s, char **argv)
+{
+	Ssi__Control__RunRequest body = SSI__CONTROL__RUN_REQUEST__INIT;
+	Ssi__Control__Request q = SSI__CONTROL__REQUEST__INIT;
+	_cleanup_free_ char *cwd = getcwd(NULL, 0);
+	mode_t mask = umask(0);
+	int fds[3];
+	size_t n_fds;
+
+	(void)umask(mask);
+	errno = 0;
+	body.nice = getpriority(PRIO_PROCESS, 0);
+	body.argv = binaries(argv, &body.n_argv);
+	body.envp = binaries(environ, &body.n_envp);
+	body.cwd.data = (uint8_t *)(cwd ? cwd : "/");
+	body.cwd.len = cwd ? strlen(cwd) : 1;
+	body.app = arguments.app;
+	body.umask = mask;
+	body.nodes = arguments.nodes;
+	body.n_nodes = arguments.n_nodes;
+	body.best = arguments.best;
+	fill_limits(&body);
+	body.pipes = program_pipes(!arguments.background, fds, &n_fds);
+	q.body_case = SSI__CONTROL__REQUEST__BODY_RUN;
+	q.run = &body;
+	session_send(s, &q, fds, n_fds);
+	for (size_t i = 0; i < n_fds; i++)
+		close_fd(fds[i]);
+	free(body.argv);
+	free(body.envp);
+}
+
+static void tell_id(int32_t pid)
+{
+	FILE *f;
+
+	if (!arguments.id_file)
+		return;
+	f = fopen(arguments.id_file, "we");
+	if (!f || fprintf(f, "%d\n", pid) < 0 || fclose(f) != 0)
+		session_exit(EXIT_FAILED, "%s: %m (the application runs, its id is %d)",
+			     arguments.id_file, pid);
+}
+
+int main(int argc, char **argv)
+{
+	struct session_options o;
+	struct session *s;
+	int32_t pid;
+	int first = session_options(argc, argv, "+bo:", options, help, on_option, &o);
+
+	if (first == argc)
+		session_usage("a program is needed");
+	s = session_open(&o);
+	send_run(s, argv + first);
+	pid = program_await_start(s);
+	tell_id(pid);
+	if (!arguments.background)
+		return program_follow(&o, s, pid);
+	if (!o.quiet)
+		printf("%d\n", pid);
+	session_close(s);
+	return EXIT_OK;
+}
