@@ -1,0 +1,95 @@
+/*
+ * Ten trips away and back, for root and for an ordinary user.  At each return
+ * a child that P does not know from its image ends at another moment of the
+ * restore, and a signal waits.  The parent sees nothing, and at last the true
+ * exit status.  SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Fails without 0003-restore-in-place.
+ */
+#include "family.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TRIPS 10
+
+static double now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
+}
+
+/*
+ * As ssid does it: nothing of P runs before it was looked at.  The coordinator
+ * was born in P's leaf, and would freeze as well.
+ */
+static bool freeze_before_resume(struct swrk *s, const CriuNotify *n, void *owner)
+{
+	struct family *f = owner;
+
+	if (!strcmp(n->script, "pre-resume")) {
+		leaf_leave(&f->leaf, s->sender);
+		leaf_freeze(&f->leaf, true);
+	}
+	return true;
+}
+
+/* P ends at home, or as a shadow */
+static void trips(uid_t uid, bool end_at_home)
+{
+	struct family f;
+	struct report r;
+	struct swrk s;
+	pid_t restored;
+	double start;
+	int i;
+
+	printf("uid %d\n", uid);
+	family_start(&f, uid);
+	for (i = 0; i < TRIPS; i++) {
+		family_leave(&f);
+		family_expect_shadow(&f, &r);
+		check(!r.back);
+		check(r.coordinator == (i > 0)); /* the one of the trip before */
+		family_fork(&f, 4000 * i);
+		family_signal(&f);
+		start = now_ms();
+		family_come(&f, &s);
+		restored = 0;
+		if (!swrk_answer(&s, freeze_before_resume, &f, &restored)) {
+			show_log("restore.log");
+			fail("the restore fails");
+		}
+		check(restored == f.p);
+		check(s.sender != f.p);
+		swrk_end(&s);
+		printf("  trip %d: %.1f ms\n", i, now_ms() - start);
+		leaf_freeze(&f.leaf, true); /* returns at once: it has stayed so */
+		leaf_freeze(&f.leaf, false);
+		family_expect_p(&f);
+		family_expect_unseen(&f);
+	}
+	printf("  restore:%s\n", s.events);
+	if (end_at_home) {
+		check(family_reap(&f, s.sender));
+		family_expect_p(&f);
+	} else {
+		family_leave(&f);
+		family_expect_shadow(&f, &r);
+		check(r.coordinator);
+	}
+	family_end(&f);
+}
+
+int main(int argc, char **argv)
+{
+	family_shadow_main(argc, argv);
+	test_enter(argc, argv);
+	trips(0, false);
+	trips(1000, true);
+	return 0;
+}

@@ -1,0 +1,543 @@
+/*
+ * A cluster is founded, joined, killed, cut, paused and filled up, by a seed.
+ *
+ * After every step: views are totally ordered on each node and the same for the
+ * same epoch on all; a PID block belongs to one node for ever; no node acts on a
+ * lease while the leader's newest view says that it is lost or has left; names and
+ * ids are unique; a call ends exactly once, and only members of the view are
+ * served.  At the end everything heals, and everybody is up again.
+ *
+ *   test_membership_sim [--seed S] [--count N] [--verbose]
+ */
+#include "cleanup.h"
+#include "envelope.pb-c.h"
+#include "log.h"
+#include "membership.h"
+#include "membership_token.h"
+#include "world.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+enum {
+	N_MACHINES = 5,
+	N_EPOCHS = 4096,
+	N_BLOCKS = 64,
+	N_CALLS = 4000,
+	PROBE = RPC_ROOM_CONTROL << 8 | 0x70,
+};
+
+#define CHAOS (20 * NSEC_PER_SEC)
+#define CALM (15 * NSEC_PER_SEC)
+
+struct sim;
+
+struct call {
+	struct machine *from;
+	bool ended;
+	nsec_t deadline; /* of the caller's clock */
+};
+
+struct machine {
+	struct sim *sim;
+	unsigned slot;
+	node_id id; /* 0: not a member yet */
+	char name[16];
+	struct rpc *rpc;
+	struct membership *m;
+	epoch_t epoch; /* of its last view, in this boot */
+	bool lease, leaving;
+	struct rpc_call *late;
+};
+
+struct sim {
+	struct world *w;
+	struct machine machines[N_MACHINES + 1];
+	bool calm;
+	uint64_t views[N_EPOCHS]; /* hash of each that was ever seen */
+	node_id blocks[N_BLOCKS];
+	epoch_t newest;	    /* of the leader */
+	epoch_t leader_was; /* the last that it told */
+	enum member_state states[64];
+	struct call calls[N_CALLS];
+	size_t n_calls, n_ended, n_ok;
+	unsigned joining; /* slot that asks for a token or joins */
+	unsigned n_joins;
+};
+
+static uint64_t mix(uint64_t h, const void *data, size_t len)
+{
+	const uint8_t *p = data;
+
+	while (len--)
+		h = (h ^ *p++) * 0x100000001b3ull;
+	return h;
+}
+
+static uint64_t view_hash(struct machine *n, const struct membership_view *v)
+{
+	uint64_t h = mix(0xcbf29ce484222325ull, &v->leader, sizeof(v->leader));
+
+	for (size_t i = 0; i < v->n_nodes; i++) {
+		const struct membership_node *m = &v->nodes[i];
+
+		h = mix(h, &m->id, sizeof(m->id));
+		h = mix(h, m->name, strlen(m->name) + 1);
+		h = mix(h, m->address, strlen(m->address) + 1);
+		h = mix(h, &m->state, sizeof(m->state));
+		h = mix(h, &m->incarnation, sizeof(m->incarnation));
+	}
+	for (pid_t b = 1; b < N_BLOCKS; b++) {
+		node_id home = membership_home(n->m, b * MEMBERSHIP_PID_BLOCK);
+
+		h = mix(h, &home, sizeof(home));
+	}
+	return h | 1;
+}
+
+static void check_unique(struct sim *s, const struct membership_view *v)
+{
+	for (size_t i = 0; i < v->n_nodes; i++)
+		for (size_t j = 0; j < i; j++)
+			world_check(s->w,
+				    v->nodes[i].id != v->nodes[j].id &&
+					    strcmp(v->nodes[i].name, v->nodes[j].name) != 0,
+				    "view %" PRIu64 " has a member twice", v->epoch);
+}
+
+static void check_blocks(struct machine *n)
+{
+	for (pid_t b = 1; b < N_BLOCKS; b++) {
+		node_id home = membership_home(n->m, b * MEMBERSHIP_PID_BLOCK);
+		node_id *known = &n->sim->blocks[b];
+
+		if (home && !*known)
+			*known = home;
+		world_check(n->sim->w, !home || home == *known,
+			    "PID block %d is of node %u, and was of %u", b, home, *known);
+	}
+}
+
+static void on_view(void *owner, const struct membership_view *v)
+{
+	struct machine *n = owner;
+	struct sim *s = n->sim;
+	uint64_t h = view_hash(n, v);
+
+	world_note(s->w, n->slot, "view %" PRIu64 " (%016" PRIx64 ")", v->epoch, h);
+	world_check(s->w, v->epoch > n->epoch && v->epoch < N_EPOCHS,
+		    "node %u: view %" PRIu64 " after %" PRIu64, n->id, v->epoch, n->epoch);
+	n->epoch = v->epoch;
+	if (!s->views[v->epoch])
+		s->views[v->epoch] = h;
+	world_check(s->w, s->views[v->epoch] == h, "two views %" PRIu64, v->epoch);
+	check_unique(s, v);
+	check_blocks(n);
+	if (n->slot != 1)
+		return;
+	world_check(s->w, v->epoch >= s->newest, "the leader went back to view %" PRIu64,
+		    v->epoch);
+	s->newest = v->epoch;
+	for (size_t i = 0; i < v->n_nodes; i++)
+		s->states[v->nodes[i].id] = v->nodes[i].state;
+}
+
+static void on_lease(void *owner, bool held)
+{
+	struct machine *n = owner;
+
+	world_note(n->sim->w, n->slot, "lease %d", held);
+	world_check(n->sim->w, n->lease != held, "told the same lease twice");
+	n->lease = held;
+}
+
+static void on_pid_block(void *owner, pid_t first)
+{
+	struct machine *n = owner;
+
+	world_note(n->sim->w, n->slot, "PIDs from %d", first);
+	world_check(n->sim->w, membership_home(n->m, first) == n->id,
+		    "given a block that it does not hold");
+}
+
+static void get_load(void *owner, struct membership_load *ret)
+{
+	*ret = (struct membership_load){ .n_cpus = 2, .running = 150 };
+}
+
+static const struct membership_events events = { on_view, on_lease, on_pid_block, get_load };
+
+/* A call that every room could make. */
+
+/* Answer the call that was kept back, and keep @call. */
+static void swap_late(struct machine *n, struct rpc_call *call)
+{
+	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
+
+	if (n->late)
+		rpc_reply(n->late, &reply.base, RPC_NO_BULK);
+	n->late = call;
+}
+
+RPC_HANDLER(on_probe, struct machine, Ssi__Envelope__Empty)
+{
+	struct sim *s = self->sim;
+	node_id peer = rpc_call_peer(call);
+	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
+
+	(void)req;
+	world_check(s->w,
+		    membership_is_up(self->m, peer) || peer == 1 || peer == self->id,
+		    "node %u serves %u, which is not in its view", self->id, peer);
+	if (world_chance(s->w, 100))
+		rpc_fail(call, RPC_NOT_FOUND, "no such thing");
+	else if (world_chance(s->w, 800))
+		rpc_reply(call, &reply.base, bulk);
+	else if (world_chance(s->w, 500))
+		swap_late(self, call);
+	/* else: never, as a room that waits for something that does not come */
+}
+
+static const struct rpc_method methods[] = {
+	RPC_METHOD(PROBE, on_probe, ssi__envelope__empty__descriptor,
+		   ssi__envelope__empty__descriptor),
+	{ 0 },
+};
+
+static void on_probed(void *owner, const struct rpc_result *result)
+{
+	struct call *c = owner;
+	struct sim *s = c->from->sim;
+
+	world_note(s->w, c->from->slot, "call %zu: status %d", (size_t)(c - s->calls),
+		   result->status);
+	world_check(s->w, !c->ended, "a call ended twice");
+	world_check(s->w, (result->status == RPC_OK) == (result->reply != NULL),
+		    "a reply that is none");
+	world_check(s->w, result->text, "no text");
+	c->ended = true;
+	s->n_ended++;
+	s->n_ok += result->status == RPC_OK;
+}
+
+static void probe(struct sim *s)
+{
+	struct machine *from = &s->machines[1 + world_below(s->w, N_MACHINES)];
+	node_id to = 1 + (node_id)world_below(s->w, N_MACHINES + 1);
+	Ssi__Envelope__Empty q = SSI__ENVELOPE__EMPTY__INIT;
+	static uint8_t bulk[100 << 10];
+	struct iovec b = { bulk, world_chance(s->w, 200) ? world_below(s->w, sizeof(bulk)) : 0 };
+	struct call *c = &s->calls[s->n_calls];
+	nsec_t timeout = world_below(s->w, 3 * NSEC_PER_SEC);
+	struct rpc_request *request;
+
+	if (!from->rpc || world_is_paused(s->w, from->slot) || s->n_calls == N_CALLS)
+		return;
+	*c = (struct call){ .from = from };
+	s->n_calls++;
+	world_check(s->w,
+		    !rpc_call(from->rpc, to, PROBE, &q.base, b, timeout, on_probed, c, &request),
+		    "a call was not taken");
+	world_check(s->w, !c->ended, "a call ended inside of rpc_call");
+	if (world_chance(s->w, 50)) {
+		rpc_cancel(from->rpc, request);
+		c->ended = true;
+		s->n_ended++;
+	}
+}
+
+/* Machines. */
+
+static int start(void *owner, unsigned slot)
+{
+	struct sim *s = owner;
+	struct machine *n = &s->machines[slot];
+	struct membership_config config = {
+		.self = n->id,
+		.name = n->name,
+		.address = world_address(s->w, slot),
+		.leader = 1,
+		.leader_address = world_address(s->w, 1),
+		.lease = 2 * NSEC_PER_SEC,
+		.ca_pem = slot == 1 ? "CA" : NULL,
+		.ca_key_pem = slot == 1 ? "KEY" : NULL,
+	};
+
+	n->epoch = 0;
+	n->lease = false;
+	world_check(s->w, !rpc_new(&n->rpc, world_env(s->w, slot), n->id), "rpc_new");
+	world_listen(s->w, slot, rpc_events(), n->rpc);
+	rpc_set_transport(n->rpc, world_transport(s->w, slot));
+	world_check(s->w,
+		    !membership_new(&n->m, world_env(s->w, slot), world_store(s->w, slot), n->rpc,
+				    &config, &events, n),
+		    "membership_new");
+	world_check(s->w, !rpc_register(n->rpc, methods, n), "rpc_register");
+	return 0;
+}
+
+static void kill_rooms(void *owner, unsigned slot)
+{
+	struct sim *s = owner;
+	struct machine *n = &s->machines[slot];
+
+	n->m = membership_free(n->m);
+	n->rpc = rpc_free(n->rpc);
+	n->late = NULL;
+	n->leaving = false;
+	n->lease = false;
+	/* Tokens and joins that the leader was deciding are gone with it. */
+	if (slot == 1)
+		s->joining = 0;
+}
+
+static void check(void *owner)
+{
+	struct sim *s = owner;
+
+	for (unsigned i = 1; i <= N_MACHINES; i++) {
+		struct machine *n = &s->machines[i];
+
+		if (!n->m || !membership_lease_held(n->m))
+			continue;
+		world_check(s->w, s->states[n->id] == MEMBER_UP,
+			    "node %u acts on its lease, and is %d in view %" PRIu64, n->id,
+			    s->states[n->id], s->newest);
+		world_check(s->w, n->epoch, "a lease without a view");
+	}
+}
+
+/* Joining, one machine at a time. */
+
+static void on_join_reply(void *owner, const uint8_t *data, size_t len)
+{
+	struct sim *s = owner;
+	struct machine *n = &s->machines[s->joining];
+	_cleanup_(membership_join_reply_fini) struct membership_join_reply reply = { 0 };
+
+	s->joining = 0;
+	if (world_chance(s->w, 200) && !s->calm)
+		return; /* lost on the way */
+	world_check(s->w,
+		    !membership_join_reply_unpack((struct iovec){ (void *)data, len }, &reply),
+		    "not a join reply");
+	if (reply.status != JOIN_ADMITTED) {
+		world_note(s->w, n->slot, "refused: %s", reply.text);
+		return;
+	}
+	world_check(s->w, !s->states[reply.id], "id %u was given before", reply.id);
+	n->id = reply.id;
+	world_set_id(s->w, n->slot, n->id);
+	world_note(s->w, n->slot, "is node %u", n->id);
+	s->n_joins++;
+	world_boot(s->w, n->slot);
+}
+
+static void on_token(void *owner, int result, const char *text)
+{
+	struct sim *s = owner;
+	struct machine *n = &s->machines[s->joining];
+	struct membership_token token;
+	struct membership_join_request q = { .csr = (char *)"CSR x" };
+	_cleanup_free_ uint8_t *data = NULL;
+	size_t len;
+
+	if (result) {
+		s->joining = 0;
+		return;
+	}
+	world_check(s->w, !membership_token_parse(text, &token), "not a token: %s", text);
+	memcpy(q.secret, token.secret, sizeof(q.secret));
+	strcpy(q.name, n->name);
+	strcpy(q.address, world_address(s->w, n->slot));
+	world_check(s->w, !membership_join_request_pack(&q, &data, &len), "no memory");
+	membership_on_join(s->machines[1].m, data, len, on_join_reply, s);
+}
+
+static void try_join(struct sim *s)
+{
+	struct machine *leader = &s->machines[1];
+
+	if (s->joining || !leader->m || world_is_paused(s->w, 1))
+		return;
+	for (unsigned i = 2; i <= N_MACHINES; i++)
+		if (!s->machines[i].id) {
+			s->joining = i;
+			break;
+		}
+	if (s->joining &&
+	    membership_new_token(leader->m, NSEC_PER_SEC * 60, on_token, s))
+		s->joining = 0;
+}
+
+/* What happens. */
+
+static void on_left(void *owner)
+{
+	struct machine *n = owner;
+
+	world_note(n->sim->w, n->slot, "has left");
+}
+
+static void trouble(struct sim *s)
+{
+	struct world *w = s->w;
+	unsigned a = 1 + (unsigned)world_below(w, N_MACHINES);
+	unsigned b = 1 + (unsigned)world_below(w, N_MACHINES);
+	struct machine *n = &s->machines[a];
+
+	switch (world_below(w, 12)) {
+	case 0:
+		world_crash(w, a, world_chance(w, 500));
+		break;
+	case 1:
+	case 2:
+		if (n->id)
+			world_boot(w, a);
+		break;
+	case 3:
+		world_pause(w, a, true);
+		break;
+	case 4:
+		world_pause(w, a, false);
+		break;
+	case 5:
+		world_cut(w, a, b, a != b);
+		if (world_chance(w, 500))
+			world_cut(w, b, a, a != b);
+		break;
+	case 6:
+		world_heal(w);
+		break;
+	case 7:
+		world_break(w, a, b);
+		break;
+	case 8:
+		world_disk_full(w, 1, world_chance(w, 300));
+		break;
+	case 9:
+		if (n->m && !world_is_paused(w, a))
+			(void)membership_want_pids(n->m);
+		break;
+	case 10:
+		if (n->m && a != 1 && !world_is_paused(w, a) && world_chance(w, 200))
+			n->leaving = !membership_leave(n->m, on_left, n) || n->leaving;
+		break;
+	default:
+		break;
+	}
+}
+
+static void on_scenario(void *arg)
+{
+	struct sim *s = arg;
+
+	try_join(s);
+	for (uint64_t i = world_below(s->w, 4); i; i--)
+		probe(s);
+	if (!s->calm)
+		trouble(s);
+	(void)world_at(s->w, NSEC_PER_MSEC * (10 + world_below(s->w, 250)), on_scenario, s);
+}
+
+static void calm_down(struct sim *s)
+{
+	s->calm = true;
+	world_heal(s->w);
+	for (unsigned i = 1; i <= N_MACHINES; i++) {
+		world_pause(s->w, i, false);
+		world_disk_full(s->w, i, false);
+		/* Those that have left start again. */
+		if (s->machines[i].leaving)
+			world_crash(s->w, i, false);
+		if (s->machines[i].id)
+			world_boot(s->w, i);
+	}
+}
+
+static void check_healed(struct sim *s)
+{
+	for (unsigned i = 1; i <= N_MACHINES; i++) {
+		struct machine *n = &s->machines[i];
+
+		world_check(s->w, n->id && n->m, "machine %u did not come back", i);
+		world_check(s->w, membership_lease_held(n->m), "node %u has no lease", n->id);
+		world_check(s->w, n->epoch == s->newest,
+			    "node %u is in view %" PRIu64 " of %" PRIu64, n->id, n->epoch,
+			    s->newest);
+		world_check(s->w, s->states[n->id] == MEMBER_UP, "node %u is not up", n->id);
+		for (pid_t b = 1; b <= N_BLOCKS; b++) {
+			world_check(s->w, b < N_BLOCKS, "node %u has no PIDs", n->id);
+			if (s->blocks[b] == n->id)
+				break;
+		}
+	}
+}
+
+static uint64_t run(uint64_t seed, bool verbose)
+{
+	static const struct world_rooms rooms = { start, kill_rooms, check };
+	_cleanup_free_ struct sim *s = calloc(1, sizeof(*s));
+	uint64_t trace;
+
+	if (!s)
+		abort();
+	s->w = world_new(seed, N_MACHINES, &rooms, s);
+	for (unsigned i = 1; i <= N_MACHINES; i++) {
+		s->machines[i] = (struct machine){ .sim = s, .slot = i, .id = i == 1 };
+		(void)snprintf(s->machines[i].name, sizeof(s->machines[i].name), "node-%u", i);
+		world_set_id(s->w, i, i == 1 ? 1 : 1000 + i);
+		world_set_drift(s->w, i, (int)world_below(s->w, 100001) - 50000);
+	}
+	world_boot(s->w, 1);
+	(void)world_at(s->w, NSEC_PER_SEC, on_scenario, s);
+	world_run(s->w, CHAOS);
+	calm_down(s);
+	world_run(s->w, CALM);
+	check_healed(s);
+	world_pause(s->w, 1, false);
+	for (unsigned i = 1; i <= N_MACHINES; i++)
+		world_crash(s->w, i, false);
+	world_check(s->w, s->n_ended == s->n_calls, "%zu calls, %zu ends", s->n_calls,
+		    s->n_ended);
+	if (verbose)
+		printf("# seed %" PRIu64 ": %zu calls, %zu ok, view %" PRIu64 "\n", seed,
+		       s->n_calls, s->n_ok, s->newest);
+	trace = world_trace(s->w);
+	s->w = world_free(s->w);
+	return trace;
+}
+
+int main(int argc, char **argv)
+{
+	uint64_t seed, count = 200;
+	bool verbose = false;
+
+	log_set_level(0);
+	(void)getrandom(&seed, sizeof(seed), 0);
+	seed %= 1000000000;
+	for (int i = 1; i < argc; i++) {
+		if (!strcmp(argv[i], "--verbose")) {
+			verbose = true;
+			log_set_level(LOG_LEVEL_DEBUG);
+		} else if (!strcmp(argv[i], "--seed") && i + 1 < argc) {
+			seed = strtoull(argv[++i], NULL, 10);
+			count = 1;
+		} else if (!strcmp(argv[i], "--count") && i + 1 < argc) {
+			count = strtoull(argv[++i], NULL, 10);
+		}
+	}
+	printf("# seeds from %" PRIu64 "\n1..2\n", seed);
+	for (uint64_t i = 0; i < count; i++)
+		(void)run(seed + i, verbose);
+	printf("ok 1 - %" PRIu64 " seeds, every invariant held after every step\n", count);
+	for (uint64_t i = 0; i < count && i < 5; i++)
+		if (run(seed + i, false) != run(seed + i, false)) {
+			printf("not ok 2 - seed %" PRIu64 " has two traces\n", seed + i);
+			return 1;
+		}
+	printf("ok 2 - the same seed gives the same trace\n");
+	return 0;
+}

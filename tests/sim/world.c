@@ -1,0 +1,499 @@
+/* Time, machines and the trace.  Links are in world_net.c, stores in world_store.c. */
+#include "world_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static struct world_machine *machine(const struct world *w, unsigned slot)
+{
+	assert(slot >= 1 && slot <= w->n_machines);
+	return (struct world_machine *)&w->machines[slot];
+}
+
+/* splitmix64 */
+uint64_t world_random(struct world *w)
+{
+	uint64_t z = w->random += 0x9e3779b97f4a7c15ull;
+
+	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+	return z ^ (z >> 31);
+}
+
+uint64_t world_below(struct world *w, uint64_t n)
+{
+	return n ? world_random(w) % n : 0;
+}
+
+bool world_chance(struct world *w, unsigned per_mille)
+{
+	return world_below(w, 1000) < per_mille;
+}
+
+nsec_t world_now(const struct world *w)
+{
+	return w->now;
+}
+
+uint64_t world_trace(const struct world *w)
+{
+	return w->trace;
+}
+
+void world_note(struct world *w, unsigned slot, const char *format, ...)
+{
+	char *line = w->last[w->n_last++ % WORLD_LAST];
+	size_t size = sizeof(w->last[0]);
+	int n = snprintf(line, size, "%12.6f  %2u  ", (double)w->now / 1e9, slot);
+	va_list ap;
+
+	va_start(ap, format);
+	(void)vsnprintf(line + n, size - (size_t)n, format, ap);
+	va_end(ap);
+	for (const char *p = line; *p; p++)
+		w->trace = (w->trace ^ (unsigned char)*p) * 0x100000001b3ull;
+}
+
+void world_fail(struct world *w, const char *format, ...)
+{
+	size_t first = w->n_last > WORLD_LAST ? w->n_last - WORLD_LAST : 0;
+	va_list ap;
+
+	fprintf(stderr, "\nseed %" PRIu64 ": ", w->seed);
+	va_start(ap, format);
+	vfprintf(stderr, format, ap);
+	va_end(ap);
+	fprintf(stderr, "\nreplay with --seed %" PRIu64 "; the last events:\n", w->seed);
+	for (size_t i = first; i < w->n_last; i++)
+		fprintf(stderr, "%s\n", w->last[i % WORLD_LAST]);
+	abort();
+}
+
+/* The heap of events: by time, then in the order of their making. */
+
+static bool is_before(const struct world_event *a, const struct world_event *b)
+{
+	return a->due != b->due ? a->due < b->due : a->seq < b->seq;
+}
+
+static void heap_put(struct world *w, size_t at, struct world_event *e)
+{
+	w->heap[at] = e;
+	e->at = at;
+}
+
+static void heap_settle(struct world *w, struct world_event *e)
+{
+	size_t at = e->at;
+
+	while (at && is_before(e, w->heap[(at - 1) / 2])) {
+		heap_put(w, at, w->heap[(at - 1) / 2]);
+		at = (at - 1) / 2;
+	}
+	for (;;) {
+		size_t child = 2 * at + 1;
+
+		if (child + 1 < w->n_events && is_before(w->heap[child + 1], w->heap[child]))
+			child++;
+		if (child >= w->n_events || !is_before(w->heap[child], e))
+			break;
+		heap_put(w, at, w->heap[child]);
+		at = child;
+	}
+	heap_put(w, at, e);
+}
+
+static void heap_add(struct world *w, struct world_event *e)
+{
+	if (w->n_events == w->room) {
+		w->room = w->room ? 2 * w->room : 256;
+		w->heap = realloc(w->heap, w->room * sizeof(*w->heap));
+		assert(w->heap);
+	}
+	heap_put(w, w->n_events++, e);
+	heap_settle(w, e);
+}
+
+static void heap_remove(struct world *w, struct world_event *e)
+{
+	struct world_event *last = w->heap[--w->n_events];
+
+	if (last == e)
+		return;
+	last->at = e->at;
+	w->heap[last->at] = last;
+	heap_settle(w, last);
+}
+
+struct world_event *world_schedule(struct world *w, nsec_t after, unsigned slot, const char *what,
+				   void (*fire)(struct world *, struct world_event *), void *arg)
+{
+	struct world_event *e = calloc(1, sizeof(*e));
+
+	assert(e);
+	*e = (struct world_event){ .due = w->now + after,
+				   .seq = ++w->seq,
+				   .slot = slot,
+				   .what = what,
+				   .fire = fire,
+				   .arg = arg,
+				   .at = SIZE_MAX };
+	heap_add(w, e);
+	return e;
+}
+
+void world_unschedule(struct world *w, struct world_event *e)
+{
+	if (e->at == SIZE_MAX)
+		STAILQ_REMOVE(&machine(w, e->slot)->held, e, world_event, held);
+	else
+		heap_remove(w, e);
+	free(e);
+}
+
+bool world_step(struct world *w)
+{
+	struct world_event *e;
+	struct world_machine *m;
+
+	if (!w->n_events)
+		return false;
+	e = w->heap[0];
+	heap_remove(w, e);
+	if (e->due > w->now)
+		w->now = e->due;
+	m = e->slot ? machine(w, e->slot) : NULL;
+	if (m && m->paused) {
+		e->at = SIZE_MAX;
+		STAILQ_INSERT_TAIL(&m->held, e, held);
+		return true;
+	}
+	world_note(w, e->slot, "%s", e->what);
+	e->fire(w, e);
+	free(e);
+	if (w->rooms->check)
+		w->rooms->check(w->owner);
+	return true;
+}
+
+void world_run(struct world *w, nsec_t span)
+{
+	nsec_t end = w->now + span;
+
+	while (w->n_events && w->heap[0]->due <= end)
+		(void)world_step(w);
+	w->now = end;
+}
+
+static void fire_scenario(struct world *w, struct world_event *e)
+{
+	e->cb(e->arg);
+}
+
+int world_at(struct world *w, nsec_t after, void (*cb)(void *arg), void *arg)
+{
+	world_schedule(w, after, 0, "scenario", fire_scenario, arg)->cb = cb;
+	return 0;
+}
+
+/* The machine's env.  A timer's impl is its event, or NULL. */
+
+static nsec_t env_op_now(void *impl)
+{
+	struct world_machine *m = impl;
+	int64_t drift = (int64_t)(m->w->now / 1000000) * m->drift_ppm;
+
+	return m->clock_base + m->w->now + (nsec_t)drift;
+}
+
+static nsec_t env_op_realtime(void *impl)
+{
+	struct world_machine *m = impl;
+
+	return 1700000000ull * NSEC_PER_SEC + m->w->now;
+}
+
+static void env_op_random(void *impl, void *ret, size_t len)
+{
+	struct world_machine *m = impl;
+	uint8_t *p = ret;
+
+	while (len--)
+		*p++ = (uint8_t)(world_random(m->w) >> 32);
+}
+
+static void fire_timer(struct world *w, struct world_event *e)
+{
+	struct env_timer *timer = e->arg;
+
+	(void)w;
+	timer->impl = NULL;
+	timer->due = 0;
+	timer->cb(timer);
+}
+
+static void env_op_disarm(void *impl, struct env_timer *timer)
+{
+	struct world_machine *m = impl;
+
+	if (timer->impl)
+		world_unschedule(m->w, timer->impl);
+	timer->impl = NULL;
+	timer->due = 0;
+}
+
+static int env_op_arm(void *impl, struct env_timer *timer, nsec_t after)
+{
+	struct world_machine *m = impl;
+	int64_t slower = (int64_t)(after / 1000000) * m->drift_ppm;
+	struct world_event *e;
+
+	env_op_disarm(impl, timer);
+	/* Never early by its own clock, late by up to a millisecond. */
+	e = world_schedule(m->w, after - (nsec_t)slower + (after ? world_below(m->w, 1000000) : 0),
+			   m->slot, "timer", fire_timer, timer);
+	e->is_timer = true;
+	timer->impl = e;
+	timer->due = env_op_now(impl) + after;
+	return 0;
+}
+
+static int env_op_watch(void *impl, struct env_fd *watch, unsigned events)
+{
+	return -ENOTSUP;
+}
+
+static void env_op_unwatch(void *impl, struct env_fd *watch)
+{
+}
+
+static void fire_work(struct world *w, struct world_event *e)
+{
+	struct env_work *work = e->arg;
+
+	work->work(work);
+	work->done(work);
+}
+
+static int env_op_work(void *impl, struct env_work *work)
+{
+	struct world_machine *m = impl;
+
+	(void)world_schedule(m->w, 1000 + world_below(m->w, 5 * NSEC_PER_MSEC), m->slot, "work",
+			     fire_work, work);
+	return 0;
+}
+
+static const struct env_ops env_ops = {
+	.now = env_op_now,
+	.realtime = env_op_realtime,
+	.random = env_op_random,
+	.arm = env_op_arm,
+	.disarm = env_op_disarm,
+	.watch = env_op_watch,
+	.unwatch = env_op_unwatch,
+	.work = env_op_work,
+};
+
+/* Machines. */
+
+static void machine_init(struct world *w, unsigned slot)
+{
+	struct world_machine *m = &w->machines[slot];
+
+	m->w = w;
+	m->slot = m->id = slot;
+	(void)snprintf(m->address, sizeof(m->address), "10.0.0.%u:7777", slot);
+	m->clock_base = NSEC_PER_SEC * (1 + world_below(w, 1000000));
+	m->env = (struct env){ &env_ops, m };
+	m->store = (struct store){ &world_store_ops, m };
+	m->transport = (struct transport){ &world_transport_ops, m };
+	STAILQ_INIT(&m->held);
+	LIST_INIT(&m->rows);
+	STAILQ_INIT(&m->batches);
+	LIST_INIT(&m->links);
+}
+
+struct world *world_new(uint64_t seed, unsigned n_machines, const struct world_rooms *rooms,
+			void *owner)
+{
+	struct world *w = calloc(1, sizeof(*w));
+
+	assert(w && n_machines <= WORLD_MAX);
+	w->seed = w->random = seed;
+	w->trace = 0xcbf29ce484222325ull;
+	w->n_machines = n_machines;
+	w->rooms = rooms;
+	w->owner = owner;
+	for (unsigned i = 1; i <= n_machines; i++)
+		machine_init(w, i);
+	return w;
+}
+
+/* What was to happen to a machine that is no more. */
+static void drop_events(struct world_machine *m)
+{
+	struct world *w = m->w;
+	struct world_event *e;
+	size_t n = 0;
+
+	while ((e = STAILQ_FIRST(&m->held))) {
+		STAILQ_REMOVE_HEAD(&m->held, held);
+		free(e);
+	}
+	/* Keep the rest in a valid order: rebuild. */
+	for (size_t i = 0; i < w->n_events; i++) {
+		if (w->heap[i]->slot == m->slot)
+			free(w->heap[i]);
+		else
+			w->heap[n++] = w->heap[i];
+	}
+	w->n_events = 0;
+	for (size_t i = 0; i < n; i++)
+		heap_add(w, w->heap[i]);
+}
+
+void world_crash(struct world *w, unsigned slot, bool silent)
+{
+	struct world_machine *m = machine(w, slot);
+
+	if (!m->running)
+		return;
+	world_note(w, slot, silent ? "power lost" : "killed");
+	m->running = m->paused = false;
+	world_store_crash(m);
+	w->rooms->kill(w->owner, slot);
+	world_net_crash(m, silent);
+	drop_events(m);
+	world_store_cancel(m);
+	m->events = NULL;
+}
+
+void world_boot(struct world *w, unsigned slot)
+{
+	struct world_machine *m = machine(w, slot);
+
+	if (m->running)
+		return;
+	world_note(w, slot, "boots");
+	m->running = true;
+	m->boot++;
+	if (w->rooms->start(w->owner, slot)) {
+		world_note(w, slot, "does not start");
+		m->running = false;
+	}
+}
+
+struct world *world_free(struct world *w)
+{
+	if (!w)
+		return NULL;
+	for (unsigned i = 1; i <= w->n_machines; i++)
+		world_crash(w, i, true);
+	for (unsigned i = 1; i <= w->n_machines; i++)
+		world_store_fini(machine(w, i));
+	for (size_t i = 0; i < w->n_events; i++)
+		free(w->heap[i]);
+	free(w->heap);
+	free(w);
+	return NULL;
+}
+
+void world_pause(struct world *w, unsigned slot, bool paused)
+{
+	struct world_machine *m = machine(w, slot);
+	bool timers_first = world_chance(w, 500);
+	struct world_event *e;
+
+	if (!m->running || m->paused == paused)
+		return;
+	world_note(w, slot, paused ? "paused" : "resumed");
+	m->paused = paused;
+	if (paused)
+		return;
+	while ((e = STAILQ_FIRST(&m->held))) {
+		STAILQ_REMOVE_HEAD(&m->held, held);
+		e->due = w->now + (e->is_timer == timers_first ? 0 : NSEC_PER_USEC);
+		e->seq = ++w->seq;
+		heap_add(w, e);
+	}
+}
+
+bool world_is_running(const struct world *w, unsigned slot)
+{
+	return machine(w, slot)->running;
+}
+
+bool world_is_paused(const struct world *w, unsigned slot)
+{
+	return machine(w, slot)->paused;
+}
+
+void world_cut(struct world *w, unsigned from, unsigned to, bool cut)
+{
+	if (w->cut[from][to] == cut)
+		return;
+	world_note(w, from, "%s to %u", cut ? "cut" : "healed", to);
+	w->cut[from][to] = cut;
+	if (cut)
+		world_net_cut(w, from, to);
+}
+
+void world_heal(struct world *w)
+{
+	for (unsigned a = 1; a <= w->n_machines; a++)
+		for (unsigned b = 1; b <= w->n_machines; b++)
+			world_cut(w, a, b, false);
+}
+
+void world_disk_full(struct world *w, unsigned slot, bool full)
+{
+	world_note(w, slot, "disk full: %d", full);
+	machine(w, slot)->disk_full = full;
+}
+
+void world_set_drift(struct world *w, unsigned slot, int ppm)
+{
+	machine(w, slot)->drift_ppm = ppm;
+}
+
+const struct env *world_env(struct world *w, unsigned slot)
+{
+	return &machine(w, slot)->env;
+}
+
+const struct store *world_store(struct world *w, unsigned slot)
+{
+	return &machine(w, slot)->store;
+}
+
+const struct transport *world_transport(struct world *w, unsigned slot)
+{
+	return &machine(w, slot)->transport;
+}
+
+void world_listen(struct world *w, unsigned slot, const struct transport_events *events,
+		  void *owner)
+{
+	machine(w, slot)->events = events;
+	machine(w, slot)->events_owner = owner;
+}
+
+void world_set_id(struct world *w, unsigned slot, node_id id)
+{
+	machine(w, slot)->id = id;
+}
+
+node_id world_id(const struct world *w, unsigned slot)
+{
+	return machine(w, slot)->id;
+}
+
+const char *world_address(struct world *w, unsigned slot)
+{
+	return machine(w, slot)->address;
+}

@@ -1,0 +1,87 @@
+#pragma once
+/*
+ * A whole cluster in one process, one thread, one seed.
+ *
+ * Machines (slots 1..n) run real rooms; their doors are the world's: time and
+ * timers (each machine's clock drifts), random numbers, links (that delay, break,
+ * are cut one way, fill up), a store (that forgets what was not durable, and fills
+ * up).  One event a step; after each the owner checks what must always hold.
+ * The same seed gives the same trace.
+ *
+ * A violated invariant prints the seed and the last events, and aborts.
+ */
+#include "env.h"
+#include "store.h"
+#include "transport.h"
+
+#include <stdbool.h>
+
+enum { WORLD_MAX = 64 };
+
+struct world;
+
+struct world_rooms {
+	/* Machine @slot boots: make its rooms.  Not 0: it stays down. */
+	int (*start)(void *owner, unsigned slot);
+	/* Its process is dead: free its rooms.  What they do now reaches nobody, and
+	 * nothing that they wait for (a batch, work) comes any more. */
+	void (*kill)(void *owner, unsigned slot);
+	/* After every step. */
+	void (*check)(void *owner);
+};
+
+struct world *world_new(uint64_t seed, unsigned n_machines, const struct world_rooms *rooms,
+			void *owner);
+struct world *world_free(struct world *w);
+
+uint64_t world_random(struct world *w);
+/* 0..n-1 */
+uint64_t world_below(struct world *w, uint64_t n);
+bool world_chance(struct world *w, unsigned per_mille);
+nsec_t world_now(const struct world *w);
+uint64_t world_trace(const struct world *w);
+/* Into the trace and the list of last events. */
+void world_note(struct world *w, unsigned slot, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+void world_fail(struct world *w, const char *format, ...)
+	__attribute__((format(printf, 2, 3), noreturn));
+#define world_check(w_, cond_, ...)                                                  \
+	do {                                                                         \
+		if (!(cond_))                                                        \
+			world_fail((w_), __VA_ARGS__);                               \
+	} while (0)
+
+/* One event; false: there is none. */
+bool world_step(struct world *w);
+void world_run(struct world *w, nsec_t span);
+/* The scenario's own events. */
+int world_at(struct world *w, nsec_t after, void (*cb)(void *arg), void *arg);
+
+/* Doors of a machine. */
+const struct env *world_env(struct world *w, unsigned slot);
+const struct store *world_store(struct world *w, unsigned slot);
+const struct transport *world_transport(struct world *w, unsigned slot);
+/* Who gets the machine's transport events; by its rooms' start. */
+void world_listen(struct world *w, unsigned slot, const struct transport_events *events,
+		  void *owner);
+/* Its certificate says @id (default: its slot). */
+void world_set_id(struct world *w, unsigned slot, node_id id);
+node_id world_id(const struct world *w, unsigned slot);
+/* "10.0.0.<slot>:7777" */
+const char *world_address(struct world *w, unsigned slot);
+
+/* What happens to machines. */
+void world_boot(struct world *w, unsigned slot);
+/* @silent: no packet tells its peers (the power went). */
+void world_crash(struct world *w, unsigned slot, bool silent);
+void world_pause(struct world *w, unsigned slot, bool paused);
+bool world_is_running(const struct world *w, unsigned slot);
+bool world_is_paused(const struct world *w, unsigned slot);
+/* One way; links go down when it lasts. */
+void world_cut(struct world *w, unsigned from, unsigned to, bool cut);
+void world_heal(struct world *w);
+/* Every link between them breaks. */
+void world_break(struct world *w, unsigned a, unsigned b);
+void world_disk_full(struct world *w, unsigned slot, bool full);
+/* Parts per million that its clock goes too fast. */
+void world_set_drift(struct world *w, unsigned slot, int ppm);

@@ -1,0 +1,224 @@
+/* The map: names, addresses, PID blocks; what may come from outside. */
+#include "log.h"
+#include "membership_internal.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct membership_map *make(unsigned n)
+{
+	struct membership_map *map;
+	char name[16];
+
+	assert_int_equal(membership_map_new(&map, 1), 0);
+	map->view->epoch = 7;
+	map->next_id = n + 1;
+	map->lease = NSEC_PER_SEC;
+	for (unsigned i = 1; i <= n; i++) {
+		(void)snprintf(name, sizeof(name), "n%u", i);
+		assert_int_equal(membership_map_add_member(map, i, name, "10.0.0.1:7777", NULL),
+				 0);
+		*membership_map_start(map, i) = i * 100;
+	}
+	return map;
+}
+
+static void a_name_is_a_host_label(void **state)
+{
+	char longest[NODE_NAME_MAX + 2];
+
+	memset(longest, 'a', sizeof(longest));
+	longest[NODE_NAME_MAX + 1] = '\0';
+	assert_false(membership_name_is_valid(longest));
+	longest[NODE_NAME_MAX] = '\0';
+	assert_true(membership_name_is_valid(longest));
+	assert_true(membership_name_is_valid("node-7"));
+	assert_false(membership_name_is_valid(""));
+	assert_false(membership_name_is_valid("-a"));
+	assert_false(membership_name_is_valid("a-"));
+	assert_false(membership_name_is_valid("A"));
+	assert_false(membership_name_is_valid("a.b"));
+	assert_false(membership_name_is_valid("a\n"));
+}
+
+static void an_address_has_a_port(void **state)
+{
+	assert_true(membership_address_is_valid("10.0.0.1:7777"));
+	assert_true(membership_address_is_valid("[::1]:7777"));
+	assert_true(membership_address_is_valid("host.example-1.org:1"));
+	assert_false(membership_address_is_valid("10.0.0.1"));
+	assert_false(membership_address_is_valid(":7777"));
+	assert_false(membership_address_is_valid("a:"));
+	assert_false(membership_address_is_valid("a:77777777"));
+	assert_false(membership_address_is_valid("a:7x"));
+	assert_false(membership_address_is_valid("a b:7"));
+	assert_false(membership_address_is_valid("a\n:7"));
+	assert_false(membership_address_is_valid(
+		"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:77"));
+}
+
+static void members_are_found_and_removed(void **state)
+{
+	struct membership_map *map = make(5);
+
+	assert_int_equal(membership_map_member(map, 3)->id, 3);
+	assert_null(membership_map_member(map, 6));
+	membership_map_remove_member(map, 3);
+	membership_map_remove_member(map, 3);
+	assert_null(membership_map_member(map, 3));
+	assert_int_equal(*membership_map_start(map, 4), 400);
+	assert_string_equal(membership_map_member_by_name(map, "n5")->name, "n5");
+	assert_true(membership_map_is_valid(map));
+	(void)membership_map_free(map);
+}
+
+static void sixty_three_blocks_are_leased_then_none(void **state)
+{
+	struct membership_map *map = make(3);
+
+	for (int i = 1; i <= 63; i++) {
+		assert_int_equal(membership_map_free_block(map), i * MEMBERSHIP_PID_BLOCK);
+		assert_int_equal(membership_map_lease_block(map, 1 + i % 3), 0);
+	}
+	assert_int_equal(membership_map_lease_block(map, 1), MEMBERSHIP_MAP_E_EXHAUSTED);
+	assert_int_equal(membership_map_count_blocks(map, 1), 21);
+	assert_true(membership_map_is_valid(map));
+	assert_int_equal(membership_map_home(map, 65535), NODE_NONE);
+	assert_int_equal(membership_map_home(map, 65536), 2);
+	assert_int_equal(membership_map_home(map, 131071), 2);
+	assert_int_equal(membership_map_home(map, 131072), 3);
+	assert_int_equal(membership_map_home(map, 4194303), 1);
+	assert_int_equal(membership_map_home(map, 4194304), NODE_NONE);
+	assert_int_equal(membership_map_home(map, -1), NODE_NONE);
+	(void)membership_map_free(map);
+}
+
+static void smaller_blocks_leave_only_wide_gaps(void **state)
+{
+	struct membership_map *map = make(2);
+	struct membership_block small = { MEMBERSHIP_PID_FIRST + 2048, 2048, 2 };
+
+	assert_int_equal(membership_map_add_block(map, &small), 0);
+	assert_int_equal(membership_map_lease_block(map, 1), 0);
+	assert_int_equal(membership_map_home(map, MEMBERSHIP_PID_FIRST + 4096), 1);
+	assert_int_equal(membership_map_home(map, MEMBERSHIP_PID_FIRST), NODE_NONE);
+	assert_true(membership_map_is_valid(map));
+	(void)membership_map_free(map);
+}
+
+static void a_map_that_cannot_be_is_refused(void **state)
+{
+	struct membership_map *map = make(3);
+	struct membership_block block = { MEMBERSHIP_PID_FIRST, 65536, 9 };
+
+	assert_int_equal(membership_map_add_block(map, &block), 0);
+	assert_false(membership_map_is_valid(map)); /* of nobody */
+	map->blocks[0].node = 1;
+	assert_true(membership_map_is_valid(map));
+	assert_int_equal(membership_map_add_block(map, &(struct membership_block){
+							       MEMBERSHIP_PID_FIRST + 1, 1, 2 }),
+			 0);
+	assert_false(membership_map_is_valid(map)); /* overlap */
+	map->n_blocks = 1;
+	strcpy(map->view->nodes[2].name, "n1");
+	assert_false(membership_map_is_valid(map)); /* a name twice */
+	strcpy(map->view->nodes[2].name, "n3");
+	map->view->nodes[2].id = 1;
+	assert_false(membership_map_is_valid(map)); /* ids out of order */
+	(void)membership_map_free(map);
+}
+
+static void a_map_survives_the_store(void **state)
+{
+	struct membership_map *map = make(3), *back;
+	_cleanup_free_ uint8_t *data = NULL;
+	size_t len;
+
+	assert_int_equal(membership_map_lease_block(map, 2), 0);
+	map->view->nodes[1].state = MEMBER_LOST;
+	map->view->nodes[1].incarnation = 12;
+	assert_int_equal(membership_wire_map_pack(map, &data, &len), 0);
+	assert_int_equal(membership_wire_map_unpack((struct iovec){ data, len }, &back), 0);
+	assert_int_equal(back->view->epoch, 7);
+	assert_int_equal(back->view->n_nodes, 3);
+	assert_int_equal(back->view->nodes[1].state, MEMBER_LOST);
+	assert_int_equal(back->view->nodes[1].incarnation, 12);
+	assert_int_equal(*membership_map_start(back, 3), 300);
+	assert_int_equal(back->next_id, 4);
+	assert_int_equal(back->lease, NSEC_PER_SEC);
+	assert_int_equal(membership_map_home(back, 65540), 2);
+	(void)membership_map_free(back);
+	data[len / 2] ^= 0xff;
+	if (!membership_wire_map_unpack((struct iovec){ data, len }, &back))
+		(void)membership_map_free(back);
+	assert_int_not_equal(membership_wire_map_unpack((struct iovec){ data, len - 1 }, &back),
+			     0);
+	(void)membership_map_free(map);
+}
+
+static void a_token_is_written_and_read(void **state)
+{
+	struct membership_token token = { .address = "node-a.example:7777" }, back;
+	_cleanup_free_ char *text = NULL;
+	char bad[512];
+
+	for (size_t i = 0; i < sizeof(token.fingerprint); i++)
+		token.fingerprint[i] = (uint8_t)(i * 37 + 1);
+	memset(token.secret, 0xa5, sizeof(token.secret));
+	text = membership_token_format(&token);
+	assert_non_null(text);
+	assert_int_equal(strncmp(text, "SSI1-", 5), 0);
+	assert_int_equal(membership_token_parse(text, &back), 0);
+	assert_memory_equal(back.fingerprint, token.fingerprint, sizeof(token.fingerprint));
+	assert_memory_equal(back.secret, token.secret, sizeof(token.secret));
+	assert_string_equal(back.address, token.address);
+	for (size_t i = 0; i < 5 + 77 + 1; i++) {
+		(void)snprintf(bad, sizeof(bad), "%s", text);
+		bad[i] = '\0';
+		assert_true(membership_token_parse(bad, &back) < 0);
+		bad[i] = '1';
+		assert_true(i == 3 || membership_token_parse(bad, &back) < 0);
+	}
+	assert_true(membership_token_parse("", &back) < 0);
+}
+
+static void a_join_request_is_checked(void **state)
+{
+	struct membership_join_request q = { .name = "n2", .address = "10.0.0.2:7", .csr = "x" },
+				       back;
+	_cleanup_free_ uint8_t *data = NULL;
+	size_t len;
+
+	assert_int_equal(membership_join_request_pack(&q, &data, &len), 0);
+	assert_int_equal(membership_join_request_unpack((struct iovec){ data, len }, &back), 0);
+	assert_string_equal(back.name, "n2");
+	assert_string_equal(back.csr, "x");
+	membership_join_request_fini(&back);
+	free(TAKE(data));
+	strcpy(q.name, "../n2");
+	assert_int_equal(membership_join_request_pack(&q, &data, &len), 0);
+	assert_true(membership_join_request_unpack((struct iovec){ data, len }, &back) < 0);
+	assert_true(membership_join_request_unpack((struct iovec){ NULL, 0 }, &back) < 0);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_name_is_a_host_label),
+		cmocka_unit_test(an_address_has_a_port),
+		cmocka_unit_test(members_are_found_and_removed),
+		cmocka_unit_test(sixty_three_blocks_are_leased_then_none),
+		cmocka_unit_test(smaller_blocks_leave_only_wide_gaps),
+		cmocka_unit_test(a_map_that_cannot_be_is_refused),
+		cmocka_unit_test(a_map_survives_the_store),
+		cmocka_unit_test(a_token_is_written_and_read),
+		cmocka_unit_test(a_join_request_is_checked),
+	};
+
+	log_set_level(0);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

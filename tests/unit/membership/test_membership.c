@@ -1,0 +1,467 @@
+/* Membership in a small simulated cluster, one promise of the header at a time. */
+#include "cleanup.h"
+#include "log.h"
+#include "membership.h"
+#include "membership_token.h"
+#include "world.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { N = 3 };
+
+struct node {
+	struct fixture *f;
+	unsigned slot;
+	char name[16];
+	struct rpc *rpc;
+	struct membership *m;
+	unsigned n_views, n_blocks;
+	bool lease;
+};
+
+struct fixture {
+	struct world *w;
+	struct node nodes[N + 1];
+	unsigned n_tokens, n_replies, n_left, n_added;
+	int token_result;
+	char token[256];
+	struct membership_join_reply reply;
+};
+
+static void on_view(void *owner, const struct membership_view *view)
+{
+	((struct node *)owner)->n_views++;
+}
+
+static void on_lease(void *owner, bool held)
+{
+	((struct node *)owner)->lease = held;
+}
+
+static void on_pid_block(void *owner, pid_t first)
+{
+	((struct node *)owner)->n_blocks++;
+}
+
+static void get_load(void *owner, struct membership_load *ret)
+{
+	*ret = (struct membership_load){ .n_cpus = 2, .running = ((struct node *)owner)->slot };
+}
+
+static int start(void *owner, unsigned slot)
+{
+	static const struct membership_events events = { on_view, on_lease, on_pid_block,
+							 get_load };
+	static const uint8_t seal_key[32] = { 1, 2, 3 };
+	struct fixture *f = owner;
+	struct node *n = &f->nodes[slot];
+	struct membership_config config = {
+		.self = slot,
+		.name = n->name,
+		.address = world_address(f->w, slot),
+		.leader = 1,
+		.leader_address = world_address(f->w, 1),
+		.ca_pem = slot == 1 ? "CA" : NULL,
+		.ca_key_pem = slot == 1 ? "KEY" : NULL,
+		.seal_key = slot == 1 ? seal_key : NULL,
+	};
+
+	n->n_views = n->n_blocks = 0;
+	n->lease = false;
+	assert_int_equal(rpc_new(&n->rpc, world_env(f->w, slot), slot), 0);
+	world_listen(f->w, slot, rpc_events(), n->rpc);
+	rpc_set_transport(n->rpc, world_transport(f->w, slot));
+	assert_int_equal(membership_new(&n->m, world_env(f->w, slot), world_store(f->w, slot),
+					n->rpc, &config, &events, n),
+			 0);
+	return 0;
+}
+
+static void stop(void *owner, unsigned slot)
+{
+	struct fixture *f = owner;
+
+	f->nodes[slot].m = membership_free(f->nodes[slot].m);
+	f->nodes[slot].rpc = rpc_free(f->nodes[slot].rpc);
+}
+
+static void run(struct fixture *f, unsigned ms)
+{
+	world_run(f->w, ms * NSEC_PER_MSEC);
+}
+
+static void on_token(void *owner, int result, const char *token)
+{
+	struct fixture *f = owner;
+
+	f->n_tokens++;
+	f->token_result = result;
+	(void)snprintf(f->token, sizeof(f->token), "%s", token ? token : "");
+}
+
+static void on_reply(void *owner, const uint8_t *reply, size_t len)
+{
+	struct fixture *f = owner;
+
+	f->n_replies++;
+	membership_join_reply_fini(&f->reply);
+	assert_int_equal(membership_join_reply_unpack((struct iovec){ (void *)reply, len },
+						      &f->reply),
+			 0);
+}
+
+static void new_token(struct fixture *f, nsec_t lifetime)
+{
+	assert_int_equal(membership_new_token(f->nodes[1].m, lifetime, on_token, f), 0);
+	run(f, 1200);
+	assert_int_equal(f->token_result, 0);
+}
+
+/* As the joiner of @slot would, with the last token. */
+static enum membership_join_status join(struct fixture *f, unsigned slot, const char *csr)
+{
+	struct membership_join_request q = { .csr = (char *)csr };
+	struct membership_token token;
+	_cleanup_free_ uint8_t *data = NULL;
+	unsigned n = f->n_replies;
+	size_t len;
+
+	assert_int_equal(membership_token_parse(f->token, &token), 0);
+	memcpy(q.secret, token.secret, sizeof(q.secret));
+	strcpy(q.name, f->nodes[slot].name);
+	strcpy(q.address, world_address(f->w, slot));
+	assert_int_equal(membership_join_request_pack(&q, &data, &len), 0);
+	membership_on_join(f->nodes[1].m, data, len, on_reply, f);
+	run(f, 1200);
+	assert_int_equal(f->n_replies, n + 1);
+	if (f->reply.text[0])
+		print_message("# %s: %s\n", q.name, f->reply.text);
+	return f->reply.status;
+}
+
+static int setup(void **state)
+{
+	static const struct world_rooms rooms = { start, stop, NULL };
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	assert_non_null(f);
+	f->w = world_new(7, N, &rooms, f);
+	for (unsigned i = 1; i <= N; i++) {
+		f->nodes[i] = (struct node){ .f = f, .slot = i };
+		(void)snprintf(f->nodes[i].name, sizeof(f->nodes[i].name), "node-%u", i);
+	}
+	world_boot(f->w, 1);
+	run(f, 2000);
+	*state = f;
+	return 0;
+}
+
+static int setup_three(void **state)
+{
+	struct fixture *f;
+
+	(void)setup(state);
+	f = *state;
+	for (unsigned i = 2; i <= N; i++) {
+		new_token(f, NSEC_PER_SEC * 60);
+		assert_int_equal(join(f, i, "CSR"), JOIN_ADMITTED);
+		assert_int_equal(f->reply.id, i);
+		world_boot(f->w, i);
+		run(f, 2000);
+		assert_true(f->nodes[i].lease);
+	}
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	membership_join_reply_fini(&f->reply);
+	(void)world_free(f->w);
+	free(f);
+	return 0;
+}
+
+static enum member_state state_of(struct fixture *f, unsigned at, node_id id)
+{
+	return membership_node(f->nodes[at].m, id)->state;
+}
+
+static void a_founder_is_up_alone_and_has_pids(void **state)
+{
+	struct fixture *f = *state;
+	const struct membership_view *v = membership_view(f->nodes[1].m);
+
+	assert_true(f->nodes[1].lease && membership_lease_held(f->nodes[1].m));
+	assert_int_equal(v->n_nodes, 1);
+	assert_int_equal(v->leader, 1);
+	assert_int_equal(v->nodes[0].state, MEMBER_UP);
+	assert_int_equal(v->nodes[0].incarnation, 1);
+	assert_int_equal(f->nodes[1].n_blocks, 1);
+	assert_int_equal(membership_home(f->nodes[1].m, 65536), 1);
+}
+
+static void three_nodes_see_each_other_and_their_loads(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned i = 1; i <= N; i++) {
+		assert_int_equal(membership_view(f->nodes[i].m)->n_nodes, N);
+		assert_int_equal(membership_view(f->nodes[i].m)->epoch,
+				 membership_view(f->nodes[1].m)->epoch);
+		for (unsigned j = 1; j <= N; j++) {
+			assert_true(membership_is_up(f->nodes[i].m, j));
+			assert_int_equal(membership_node(f->nodes[i].m, j)->load.running, j);
+			assert_int_equal(membership_home(f->nodes[i].m, (pid_t)j * 65536), j);
+		}
+	}
+	assert_int_equal(membership_node_by_name(f->nodes[3].m, "node-2")->id, 2);
+	assert_null(membership_node_by_name(f->nodes[3].m, "node-9"));
+}
+
+static void a_killed_node_is_lost_within_three_seconds(void **state)
+{
+	struct fixture *f = *state;
+
+	world_crash(f->w, 3, true);
+	run(f, 1000);
+	assert_int_equal(state_of(f, 2, 3), MEMBER_UP);
+	run(f, 2000);
+	assert_int_equal(state_of(f, 1, 3), MEMBER_LOST);
+	assert_int_equal(state_of(f, 2, 3), MEMBER_LOST);
+	world_boot(f->w, 3);
+	run(f, 2000);
+	assert_true(f->nodes[3].lease);
+	assert_int_equal(membership_node(f->nodes[2].m, 3)->incarnation, 2);
+	/* Its PIDs are still its own. */
+	assert_int_equal(f->nodes[3].n_blocks, 1);
+	assert_int_equal(membership_home(f->nodes[2].m, 3 * 65536), 3);
+}
+
+static void a_quick_restart_is_a_new_incarnation(void **state)
+{
+	struct fixture *f = *state;
+
+	world_crash(f->w, 2, false);
+	world_boot(f->w, 2);
+	run(f, 1500);
+	assert_true(f->nodes[2].lease);
+	assert_int_equal(membership_node(f->nodes[3].m, 2)->incarnation, 2);
+	assert_int_equal(membership_node(f->nodes[3].m, 3)->incarnation, 1);
+}
+
+static void a_node_that_is_cut_off_stops_before_it_is_lost(void **state)
+{
+	struct fixture *f = *state;
+
+	world_cut(f->w, 3, 1, true);
+	for (unsigned i = 0; i < 400; i++) {
+		run(f, 10);
+		if (state_of(f, 1, 3) == MEMBER_LOST)
+			break;
+	}
+	assert_int_equal(state_of(f, 1, 3), MEMBER_LOST);
+	assert_false(f->nodes[3].lease);
+	assert_false(membership_lease_held(f->nodes[3].m));
+	world_heal(f->w);
+	run(f, 6000);
+	assert_true(f->nodes[3].lease);
+	assert_int_equal(membership_node(f->nodes[1].m, 3)->incarnation, 2);
+}
+
+static void without_the_leader_leases_end_and_come_back(void **state)
+{
+	struct fixture *f = *state;
+	epoch_t before = membership_view(f->nodes[2].m)->epoch;
+
+	world_crash(f->w, 1, false);
+	run(f, 3000);
+	assert_false(f->nodes[2].lease || f->nodes[3].lease);
+	world_boot(f->w, 1);
+	run(f, 2000);
+	assert_true(f->nodes[1].lease && f->nodes[2].lease && f->nodes[3].lease);
+	assert_true(membership_view(f->nodes[2].m)->epoch > before);
+	/* Nobody was called lost for the leader's own absence. */
+	assert_int_equal(membership_node(f->nodes[1].m, 2)->incarnation, 1);
+}
+
+static void on_left(void *owner)
+{
+	((struct fixture *)owner)->n_left++;
+}
+
+static void who_leaves_is_left_and_may_return(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(membership_leave(f->nodes[3].m, on_left, f), 0);
+	assert_false(membership_lease_held(f->nodes[3].m));
+	assert_int_equal(f->n_left, 0);
+	run(f, 1100);
+	assert_int_equal(f->n_left, 1);
+	assert_false(f->nodes[3].lease);
+	run(f, 4000);
+	assert_int_equal(state_of(f, 2, 3), MEMBER_LEFT);
+	world_crash(f->w, 3, false);
+	world_boot(f->w, 3);
+	run(f, 1500);
+	assert_int_equal(state_of(f, 2, 3), MEMBER_UP);
+}
+
+static void more_pids_come_until_there_are_none(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(membership_want_pids(f->nodes[2].m), 0);
+	assert_int_equal(membership_want_pids(f->nodes[2].m), 0);
+	run(f, 1500);
+	assert_int_equal(f->nodes[2].n_blocks, 2);
+	for (unsigned i = 4; i < 63; i++) {
+		assert_int_equal(membership_want_pids(f->nodes[3].m), 0);
+		run(f, 1500);
+	}
+	assert_int_equal(f->nodes[3].n_blocks, 1 + 59);
+	assert_int_equal(membership_want_pids(f->nodes[2].m), MEMBERSHIP_E_EXHAUSTED);
+}
+
+static void a_token_admits_once(void **state)
+{
+	struct fixture *f = *state;
+
+	new_token(f, 60 * NSEC_PER_SEC);
+	assert_int_equal(join(f, 2, "CSR"), JOIN_ADMITTED);
+	assert_string_equal(f->reply.cert, "CERT 2");
+	assert_string_equal(f->reply.cluster, "simulated");
+	assert_string_equal(f->reply.leader_address, world_address(f->w, 1));
+	assert_int_equal(join(f, 3, "CSR"), JOIN_REFUSED);
+	assert_non_null(strstr(f->reply.text, "used"));
+	/* And after a restart of the leader. */
+	world_crash(f->w, 1, false);
+	world_boot(f->w, 1);
+	run(f, 1500);
+	assert_int_equal(join(f, 3, "CSR"), JOIN_REFUSED);
+}
+
+static void a_token_expires(void **state)
+{
+	struct fixture *f = *state;
+
+	new_token(f, 10 * NSEC_PER_SEC);
+	run(f, 20000);
+	assert_int_equal(join(f, 2, "CSR"), JOIN_REFUSED);
+}
+
+static void a_name_in_use_is_refused_and_the_token_stays_good(void **state)
+{
+	struct fixture *f = *state;
+
+	new_token(f, 60 * NSEC_PER_SEC);
+	strcpy(f->nodes[2].name, "node-1");
+	assert_int_equal(join(f, 2, "CSR"), JOIN_REFUSED);
+	assert_non_null(strstr(f->reply.text, "name"));
+	strcpy(f->nodes[2].name, "node-2");
+	assert_int_equal(join(f, 2, "no request"), JOIN_REFUSED);
+	assert_int_equal(join(f, 2, "CSR"), JOIN_ADMITTED);
+}
+
+static void who_never_came_up_is_replaced(void **state)
+{
+	struct fixture *f = *state;
+
+	new_token(f, 60 * NSEC_PER_SEC);
+	assert_int_equal(join(f, 2, "CSR"), JOIN_ADMITTED);
+	assert_int_equal(f->reply.id, 2);
+	new_token(f, 60 * NSEC_PER_SEC);
+	assert_int_equal(join(f, 2, "CSR"), JOIN_ADMITTED);
+	assert_int_equal(f->reply.id, 3);
+	assert_int_equal(membership_view(f->nodes[1].m)->n_nodes, 2);
+	assert_null(membership_node(f->nodes[1].m, 2));
+	assert_int_equal(state_of(f, 1, 3), MEMBER_JOINING);
+}
+
+static void a_full_disk_admits_nobody_and_spends_no_token(void **state)
+{
+	struct fixture *f = *state;
+
+	new_token(f, 60 * NSEC_PER_SEC);
+	world_disk_full(f->w, 1, true);
+	assert_int_equal(join(f, 2, "CSR"), JOIN_TRY_AGAIN);
+	assert_int_equal(membership_view(f->nodes[1].m)->n_nodes, 1);
+	assert_true(f->nodes[1].lease);
+	world_disk_full(f->w, 1, false);
+	assert_int_equal(join(f, 2, "CSR"), JOIN_ADMITTED);
+}
+
+static void on_added(void *owner, int result)
+{
+	assert_int_equal(result, 0);
+	((struct fixture *)owner)->n_added++;
+}
+
+static void the_first_token_is_taken_over_once(void **state)
+{
+	struct fixture *f = *state;
+	struct membership_token token = { .secret = { 1, 2, 3 }, .address = "10.0.0.1:7777" };
+	nsec_t expires = env_realtime(world_env(f->w, 1)) + 600 * NSEC_PER_SEC;
+	_cleanup_free_ char *text = membership_token_format(&token);
+	uint8_t hash[TOKEN_HASH];
+
+	strcpy(f->token, text);
+	membership_token_hash(token.secret, hash);
+	assert_int_equal(membership_add_token(f->nodes[1].m, hash, expires, on_added, f), 0);
+	assert_int_equal(f->n_added, 0);
+	run(f, 1200);
+	assert_int_equal(f->n_added, 1);
+	assert_int_equal(join(f, 2, "CSR"), JOIN_ADMITTED);
+	/* The file was still there at the next start: used stays used. */
+	assert_int_equal(membership_add_token(f->nodes[1].m, hash, expires, on_added, f), 0);
+	run(f, 1200);
+	assert_int_equal(f->n_added, 2);
+	assert_int_equal(join(f, 3, "CSR"), JOIN_REFUSED);
+}
+
+static void only_the_leader_admits(void **state)
+{
+	struct fixture *f = *state;
+	unsigned n = f->n_replies;
+
+	assert_int_equal(membership_new_token(f->nodes[2].m, NSEC_PER_SEC, on_token, f),
+			 MEMBERSHIP_E_NOT_LEADER);
+	membership_on_join(f->nodes[2].m, (const uint8_t *)"x", 1, on_reply, f);
+	assert_int_equal(f->n_replies, n + 1);
+	assert_int_equal(f->reply.status, JOIN_REFUSED);
+	membership_on_join(f->nodes[1].m, (const uint8_t *)"x", 1, on_reply, f);
+	assert_int_equal(f->reply.status, JOIN_REFUSED);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+#define ONE(fn_) cmocka_unit_test_setup_teardown(fn_, setup, teardown)
+#define THREE(fn_) cmocka_unit_test_setup_teardown(fn_, setup_three, teardown)
+		ONE(a_founder_is_up_alone_and_has_pids),
+		THREE(three_nodes_see_each_other_and_their_loads),
+		THREE(a_killed_node_is_lost_within_three_seconds),
+		THREE(a_quick_restart_is_a_new_incarnation),
+		THREE(a_node_that_is_cut_off_stops_before_it_is_lost),
+		THREE(without_the_leader_leases_end_and_come_back),
+		THREE(who_leaves_is_left_and_may_return),
+		THREE(more_pids_come_until_there_are_none),
+		ONE(a_token_admits_once),
+		ONE(a_token_expires),
+		ONE(a_name_in_use_is_refused_and_the_token_stays_good),
+		ONE(who_never_came_up_is_replaced),
+		ONE(a_full_disk_admits_nobody_and_spends_no_token),
+		ONE(the_first_token_is_taken_over_once),
+		THREE(only_the_leader_admits),
+	};
+
+	log_set_level(0);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
