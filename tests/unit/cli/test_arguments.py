@@ -1,0 +1,153 @@
+"""Wrong arguments, absent daemons: one line, the right exit code, at once."""
+
+import json
+import os
+import socket
+import subprocess
+import tempfile
+import unittest
+
+from tools import ASKING, PAGES, path, run
+
+WRONG = [
+    ["ssi"], ["ssi", "nonsense"], ["ssi", "doctor", "twice"],
+    ["ssi-run"], ["ssi-run", "--node"], ["ssi-run", "-o"],
+    ["ssi-ps", "one"], ["ssi-ps", "-5"], ["ssi-ps", "--app", "x"], ["ssi-ps", "99999999999999999999"],
+    ["ssi-nodes", "n1"], ["ssi-nodes", "--wait", "many"], ["ssi-nodes", "--wait", "-1"],
+    ["ssi-migrate"], ["ssi-migrate", "70000"], ["ssi-migrate", "x", "n1"],
+    ["ssi-migrate", "70000", "n1", "n2"], ["ssi-migrate", "70000000000", "n1"],
+    ["ssi-checkpoint"], ["ssi-checkpoint", "x"], ["ssi-checkpoint", "1", "2"],
+    ["ssi-checkpoint", "--list", "70000"], ["ssi-checkpoint", "--list", "--rm", "a"],
+    ["ssi-checkpoint", "--inspect"],
+    ["ssi-restart"], ["ssi-restart", "a", "b"],
+    ["ssi-admin"], ["ssi-admin", "nonsense"], ["ssi-admin", "init", "now"], ["ssi-admin", "join"],
+    ["ssi-admin", "fault", "x", "explode"], ["ssi-admin", "--lifetime", "-1", "token"],
+]
+
+
+class Arguments(unittest.TestCase):
+    def assert_usage(self, tool, result):
+        lines = result.stderr.splitlines()
+        self.assertEqual(result.returncode, 2, result)
+        self.assertEqual(result.stdout, "")
+        self.assertEqual(len(lines), 2, lines)
+        self.assertTrue(lines[0].startswith(f"{tool}: "), lines)
+        self.assertEqual(lines[1], f"Try '{tool} --help'.")
+
+    def test_wrong_arguments_are_wrong_usage(self):
+        for command in WRONG:
+            with self.subTest(command=command):
+                self.assert_usage(command[0], run(command))
+
+    def test_unknown_options_and_values_are_wrong_usage(self):
+        for tool in set(PAGES) - {"ssid", "ssi-lab"}:
+            for options in [["--nonsense"], ["--timeout", "soon"], ["--timeout", ""],
+                            ["--timeout", "-1"], ["--socket"]]:
+                with self.subTest(tool=tool, options=options):
+                    self.assert_usage(tool, run([tool], *options))
+        for tool in ["ssid", "ssi-lab"]:
+            with self.subTest(tool=tool):
+                result = run([tool], "--nonsense")
+                self.assertEqual(result.returncode, 2)
+                self.assertTrue(result.stderr.startswith((f"{tool}: ", str(path(tool)))), result)
+
+    def test_a_socket_path_that_is_too_long_is_wrong_usage(self):
+        for command in ASKING:
+            with self.subTest(command=command):
+                self.assert_usage(command[0], run(command, "--socket", "/" + "x" * 200))
+
+    def test_help_and_version_work_with_anything_behind_them(self):
+        for tool in PAGES:
+            for option in ["--help", "--version"]:
+                with self.subTest(tool=tool, option=option):
+                    result = run([tool], option)
+                    self.assertEqual((result.returncode, result.stderr), (0, ""))
+                    self.assertTrue(result.stdout)
+
+
+class Absent(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.socket = os.path.join(directory.name, "ssid.sock")
+
+    def assert_down(self):
+        for command in ASKING:
+            with self.subTest(command=command):
+                result = run(command, "--timeout", "2", "--socket", self.socket)
+                self.assertEqual(result.returncode, 8, result)
+                self.assertEqual(result.stdout, "")
+                self.assertEqual(len(result.stderr.splitlines()), 1, result.stderr)
+                self.assertIn(self.socket, result.stderr)
+                self.assertIn("systemctl start ssid", result.stderr)
+
+    def test_without_a_socket_the_cluster_is_down(self):
+        self.assert_down()
+
+    def test_with_a_socket_that_nobody_listens_at_the_cluster_is_down(self):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(self.socket)
+            self.assert_down()
+
+    def test_the_doctor_needs_no_daemon(self):
+        result = run(["ssi", "doctor", "--json"], "--socket", self.socket, timeout=90)
+        self.assertIn(result.returncode, (0, 5))
+        self.assertEqual(result.stderr, "")
+        report = json.loads(result.stdout)
+        self.assertEqual(report["version"], 1)
+        rows = {c["check"]: c for c in report["checks"]}
+        self.assertEqual(rows["ssid"]["state"], "warn")
+        self.assertEqual(rows["ssid"]["detail"], "not running")
+        for row in rows.values():
+            self.assertIn(row["state"], ("ok", "warn", "missing"))
+            self.assertEqual(bool(row["remedy"]), row["state"] != "ok", row)
+        missing = [r for r in rows.values() if r["needed"] and r["state"] == "missing"]
+        self.assertEqual(result.returncode, 5 if missing else 0)
+
+    def doctor(self, config):
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+            file.write(config)
+            file.flush()
+            result = run(["ssi", "doctor", "--json"], "--socket", self.socket, "--config", file.name,
+                         timeout=90)
+        return result, {c["check"]: c for c in json.loads(result.stdout)["checks"]}
+
+    def test_the_doctor_misses_a_criu_that_is_not_there(self):
+        result, rows = self.doctor("[paths]\ncriu = /nonexistent/criu\n")
+        self.assertEqual(result.returncode, 5)
+        self.assertEqual(rows["criu"]["state"], "missing")
+        self.assertIn("/nonexistent/criu", rows["criu"]["detail"])
+
+    def test_the_doctor_knows_an_unpatched_criu(self):
+        with tempfile.NamedTemporaryFile("w", suffix="-criu", delete=False) as file:
+            file.write("#!/bin/sh\necho 'Version: 1.0'\necho 'Looks \033bad.' >&2\n")
+        self.addCleanup(os.unlink, file.name)
+        os.chmod(file.name, 0o755)
+        result, rows = self.doctor(f"[paths]\ncriu = {file.name}\n")
+        self.assertEqual(rows["criu streams"]["state"], "missing")
+        self.assertEqual(rows["criu restore in place"]["state"], "missing")
+        self.assertFalse(rows["criu restore in place"]["needed"])
+        self.assertNotIn("\\u001b", result.stdout)
+        self.assertEqual(result.returncode, 5)
+
+    def test_the_doctor_says_that_a_configuration_cannot_be_used(self):
+        result, rows = self.doctor("[paths]\ncriu = relative\n")
+        self.assertEqual(result.returncode, 5)
+        self.assertEqual(rows["configuration"]["state"], "missing")
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, to become somebody else")
+    def test_the_doctor_of_an_ordinary_user_says_what_only_root_sees(self):
+        # The build directory may be out of an ordinary user's reach: by descriptor.
+        fd = os.open(path("ssi"), os.O_RDONLY)
+        self.addCleanup(os.close, fd)
+        result = subprocess.run(
+            [f"/proc/self/fd/{fd}", "doctor", "--json", "--socket", self.socket], pass_fds=[fd],
+            capture_output=True, text=True, user=65534, group=65534, extra_groups=[], cwd="/",
+            timeout=90, check=False)
+        rows = {c["check"]: c for c in json.loads(result.stdout)["checks"]}
+        self.assertEqual(rows["namespaces"]["state"], "warn")
+        self.assertIn("only root", rows["namespaces"]["detail"])
+
+
+if __name__ == "__main__":
+    unittest.main()
