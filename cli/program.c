@@ -16,6 +16,7 @@
 enum {
 	IDLE_MS = 500,        /* after the end, for streams that others keep open */
 	RECONNECT_MS = 60000, /* how long we wait for a successor of ssid */
+	RETRY_MS = 50,
 };
 
 static struct relay relays[3];
@@ -91,7 +92,7 @@ static void forward(const struct session_options *o, int32_t pid, int signal)
 	session_close(s);
 }
 
-static void ask_for_end(struct session *s, int32_t pid)
+static bool ask_for_end(struct session *s, int32_t pid)
 {
 	Ssi__Control__WaitRequest body = SSI__CONTROL__WAIT_REQUEST__INIT;
 	Ssi__Control__Request q = SSI__CONTROL__REQUEST__INIT;
@@ -99,26 +100,7 @@ static void ask_for_end(struct session *s, int32_t pid)
 	body.app = pid;
 	q.body_case = SSI__CONTROL__REQUEST__BODY_WAIT;
 	q.wait = &body;
-	session_send(s, &q, NULL, 0);
-}
-
-/* ssid was restarted, perhaps: the program did not notice, and we need not. */
-static struct session *reconnect(const struct session_options *o, int32_t pid)
-{
-	static const struct timespec pause = { .tv_nsec = 50000000 };
-
-	for (int ms = 0; ms < RECONNECT_MS; ms += 50) {
-		struct session *s = session_try(o);
-
-		if (s) {
-			session_no_deadline(s);
-			ask_for_end(s, pid);
-			return s;
-		}
-		nanosleep(&pause, NULL);
-	}
-	session_exit(EXIT_DOWN, "ssid is gone; application %d may go on, its end is not known",
-		     pid);
+	return session_offer(s, &q, NULL, 0);
 }
 
 static int signals_fd(void)
@@ -147,9 +129,32 @@ struct run {
 	struct session *session;
 	int signals;
 	int32_t pid;
+	unsigned silent_ms;
 	bool ended;
 	int code, status;
 };
+
+/* ssid was restarted, perhaps: the program did not notice, and we need not.  @silent_ms counts
+ * since an ssid last said something. */
+static void reconnect(struct run *r)
+{
+	static const struct timespec pause = { .tv_nsec = RETRY_MS * 1000000 };
+
+	session_close(r->session);
+	do {
+		nanosleep(&pause, NULL);
+		r->silent_ms += RETRY_MS;
+		if (r->silent_ms > RECONNECT_MS)
+			session_exit(EXIT_DOWN,
+				     "ssid is gone; application %d may go on, its end is not known",
+				     r->pid);
+		r->session = session_try(r->options);
+		if (r->session)
+			session_no_deadline(r->session);
+		if (r->session && !ask_for_end(r->session, r->pid))
+			r->session = session_close(r->session);
+	} while (!r->session);
+}
 
 /* One turn of the pipes and the two descriptors; false: nothing for @timeout ms. */
 static bool turn(struct run *r, int timeout)
@@ -174,10 +179,10 @@ static bool turn(struct run *r, int timeout)
 		Ssi__Control__Event *event = session_receive(r->session);
 
 		if (!event) {
-			session_close(r->session);
-			r->session = reconnect(r->options, r->pid);
+			reconnect(r);
 			return true;
 		}
+		r->silent_ms = 0;
 		if (event->body_case == SSI__CONTROL__EVENT__BODY_FAILURE)
 			session_exit((int)event->failure->status, "%s", event->failure->text);
 		if (event->body_case == SSI__CONTROL__EVENT__BODY_EXITED) {

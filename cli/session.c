@@ -31,6 +31,9 @@ static void say(const char *format, va_list ap)
 	char text[1024];
 
 	vsnprintf(text, sizeof(text), format, ap);
+	for (char *p = text; *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = ' ';
 	fprintf(stderr, "%s: %s\n", program_invocation_short_name, text);
 }
 
@@ -50,7 +53,8 @@ void session_exit(int code, const char *format, ...)
 	va_start(ap, format);
 	say(format, ap);
 	va_end(ap);
-	exit(code);
+	/* @code may be what another ssid sent: a failure is never 0, nor a code of no tool's. */
+	exit(code > EXIT_OK && code <= EXIT_DOWN ? code : EXIT_FAILED);
 }
 
 void session_usage(const char *format, ...)
@@ -261,7 +265,7 @@ static ssize_t send_some(struct session *s, const uint8_t *data, size_t len, con
 	return sendmsg(s->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-void session_send(struct session *s, const Ssi__Control__Request *q, const int *fds, size_t n_fds)
+bool session_offer(struct session *s, const Ssi__Control__Request *q, const int *fds, size_t n_fds)
 {
 	size_t len = ssi__control__request__get_packed_size(q), at = 0;
 	_cleanup_free_ uint8_t *p = malloc(4 + len);
@@ -279,12 +283,19 @@ void session_send(struct session *s, const Ssi__Control__Request *q, const int *
 		await(s, POLLOUT);
 		n = send_some(s, p + at, 4 + len - at, fds, n_fds);
 		if (n < 0 && errno != EAGAIN && errno != EINTR)
-			session_exit(EXIT_DOWN, "ssid has closed the connection: %m");
+			return false;
 		if (n > 0) {
 			at += n;
 			n_fds = 0;
 		}
 	}
+	return true;
+}
+
+void session_send(struct session *s, const Ssi__Control__Request *q, const int *fds, size_t n_fds)
+{
+	if (!session_offer(s, q, fds, n_fds))
+		session_exit(EXIT_DOWN, "ssid has closed the connection: %m");
 }
 
 /* One whole event off the buffer, if there is one. */

@@ -62,7 +62,9 @@ int session_fd(const struct session *s);
 /* What follows may take any time. */
 void session_no_deadline(struct session *s);
 
-/* Send one request, with descriptors.  Exits on a broken connection. */
+/* Send one request, with descriptors.  False: the connection is broken. */
+bool session_offer(struct session *s, const Ssi__Control__Request *q, const int *fds, size_t n_fds);
+/* The same; exits on a broken connection. */
 void session_send(struct session *s, const Ssi__Control__Request *q, const int *fds, size_t n_fds);
 /* The next event, malloc()ed; NULL: ssid is gone.  The timeout of the options counts from open;
  * when it passes: exit EXIT_TIMEOUT. */
