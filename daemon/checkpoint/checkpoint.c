@@ -6,7 +6,12 @@
 
 #include "cleanup.h"
 #include "err.h"
+#include "image_internal.h"
+#include "log.h"
+#include "space_group.h"
 
+#include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -404,6 +409,57 @@ int checkpoint_browse(struct checkpoint_room *c, enum checkpoint_what what, cons
 	return err_fold(r);
 }
 
+/* What a predecessor left half-way: a tree that was being saved goes on, one that was being
+ * revived is not, and private directories are nobody's any more. */
+
+static int on_left_group(struct space *space, const char *name, bool kill)
+{
+	struct space_group *g;
+	int r = space_group_open(space, name, &g);
+
+	if (r != 0)
+		return err_fold(r);
+	r = kill ? space_group_kill(g, 5 * NSEC_PER_SEC) : space_group_thaw(g);
+	space_group_close(g);
+	log_notice("%s: a predecessor's work is undone", name);
+	return err_fold(r);
+}
+
+static int on_left_saving(void *owner, const char *name)
+{
+	return on_left_group(owner, name, false);
+}
+
+static int on_left_reviving(void *owner, const char *name)
+{
+	return on_left_group(owner, name, true);
+}
+
+static void sweep_directories(int private_dir_fd)
+{
+	static const char *const prefixes[] = { "save.", "revive.", "inspect.", "arrive." };
+	int copy = openat(private_dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *d = copy < 0 ? NULL : fdopendir(copy);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		for (size_t i = 0; i < N_ELEMENTS(prefixes); i++)
+			if (strncmp(e->d_name, prefixes[i], strlen(prefixes[i])) == 0)
+				(void)image_directory_remove(private_dir_fd, e->d_name);
+	if (d)
+		closedir(d);
+}
+
+static int sweep(struct checkpoint_room *c)
+{
+	int r = space_group_each(c->n.space, "save.", on_left_saving, c->n.space);
+
+	if (r == 0)
+		r = space_group_each(c->n.space, "revive.", on_left_reviving, c->n.space);
+	sweep_directories(c->config.private_dir_fd);
+	return r;
+}
+
 int checkpoint_room_new(struct checkpoint_room **ret, const struct checkpoint_neighbours *n,
 			const struct checkpoint_config *config)
 {
@@ -417,7 +473,9 @@ int checkpoint_room_new(struct checkpoint_room **ret, const struct checkpoint_ne
 	c->pipes = (struct tree_pipes_context){ n->stream, n->console, rpc_self(n->rpc) };
 	c->next_number = (uint32_t)env_random_u64(n->env);
 	LIST_INIT(&c->asks);
-	r = rpc_register(n->rpc, checkpoint_methods, c);
+	r = sweep(c);
+	if (r == 0)
+		r = rpc_register(n->rpc, checkpoint_methods, c);
 	if (r < 0) {
 		free(c);
 		return r;

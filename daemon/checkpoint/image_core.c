@@ -34,26 +34,31 @@ static bool drop(Ssi__CriuImage__Core *core)
 	return had;
 }
 
+int image_entry_append(const ProtobufCMessage *entry, struct buf *out)
+{
+	size_t n = protobuf_c_message_get_packed_size(entry);
+	uint32_t packed = htole32((uint32_t)n);
+	uint8_t *room = buf_reserve(out, sizeof(packed) + n);
+
+	if (!room)
+		return err_origin(-ENOMEM);
+	memcpy(room, &packed, sizeof(packed));
+	(void)protobuf_c_message_pack(entry, room + sizeof(packed));
+	out->len += sizeof(packed) + n;
+	return 0;
+}
+
 static int strip_entry(const uint8_t *data, size_t len, struct buf *out, bool *changed)
 {
 	Ssi__CriuImage__Core *core = ssi__criu_image__core__unpack(NULL, len, data);
-	uint32_t packed;
-	uint8_t *room;
-	size_t n;
+	int r;
 
 	if (!core)
 		return err_origin(-EBADMSG);
 	*changed |= drop(core);
-	n = ssi__criu_image__core__get_packed_size(core);
-	room = buf_reserve(out, sizeof(packed) + n);
-	if (room) {
-		packed = htole32((uint32_t)n);
-		memcpy(room, &packed, sizeof(packed));
-		(void)ssi__criu_image__core__pack(core, room + sizeof(packed));
-		out->len += sizeof(packed) + n;
-	}
+	r = image_entry_append(&core->base, out);
 	ssi__criu_image__core__free_unpacked(core, NULL);
-	return room ? 0 : err_origin(-ENOMEM);
+	return r;
 }
 
 static uint32_t number(const uint8_t *at)

@@ -5,6 +5,7 @@
  */
 #include "buf.h"
 
+#include <protobuf-c/protobuf-c.h>
 #include <stdbool.h>
 
 enum {
@@ -12,7 +13,9 @@ enum {
 	IMAGE_CORE_ENTRIES_MAX = 64,
 };
 
-/* Append one entry of @len bytes, with its length, changed or not. */
+/* Append an entry, with its length. */
+int image_entry_append(const ProtobufCMessage *entry, struct buf *out);
+/* Append one entry of @len bytes, changed or not. */
 typedef int (*image_entry_edit)(const uint8_t *data, size_t len, struct buf *out,
 				bool *ret_changed);
 /* Append the image with every entry edited.  -EBADMSG: not an image of @magic. */

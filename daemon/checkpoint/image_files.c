@@ -10,18 +10,14 @@
 #include "criu_images.pb-c.h"
 #include "err.h"
 
-#include <endian.h>
 #include <fcntl.h>
-#include <string.h>
 
 enum { FILES_MAGIC = 0x56303138 };
 
 static int relax_entry(const uint8_t *data, size_t len, struct buf *out, bool *changed)
 {
 	Ssi__CriuImage__File *file = ssi__criu_image__file__unpack(NULL, len, data);
-	uint32_t packed;
-	uint8_t *room;
-	size_t n;
+	int r;
 
 	if (!file)
 		return err_origin(-EBADMSG);
@@ -29,16 +25,9 @@ static int relax_entry(const uint8_t *data, size_t len, struct buf *out, bool *c
 		file->reg->has_size = false;
 		*changed = true;
 	}
-	n = ssi__criu_image__file__get_packed_size(file);
-	room = buf_reserve(out, sizeof(packed) + n);
-	if (room) {
-		packed = htole32((uint32_t)n);
-		memcpy(room, &packed, sizeof(packed));
-		(void)ssi__criu_image__file__pack(file, room + sizeof(packed));
-		out->len += sizeof(packed) + n;
-	}
+	r = image_entry_append(&file->base, out);
 	ssi__criu_image__file__free_unpacked(file, NULL);
-	return room ? 0 : err_origin(-ENOMEM);
+	return r;
 }
 
 int image_files_relax(const void *data, size_t len, struct buf *out, bool *ret_changed)
