@@ -345,7 +345,7 @@ static void on_inspected(struct env_work *work)
 	browsing_free(b);
 }
 
-static void on_browsed(void *owner, const char *text)
+static void on_browsed(void *owner, enum rpc_status status, const char *text)
 {
 	struct checkpoint_browsing *b = owner;
 	const char *problem;
@@ -353,8 +353,8 @@ static void on_browsed(void *owner, const char *text)
 	b->copy = NULL;
 	if (!b->ask->owner)
 		return browsing_free(b);
-	if (text) {
-		b->ask->done.listed(b->ask->owner, RPC_FAILED, text, NULL, 0);
+	if (status != RPC_OK) {
+		b->ask->done.listed(b->ask->owner, status, text, NULL, 0);
 		return browsing_free(b);
 	}
 	if (b->what != CHECKPOINT_INSPECT || b->n_entries != 1) {

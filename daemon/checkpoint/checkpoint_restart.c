@@ -428,13 +428,13 @@ static int on_fetched_piece(void *owner, const char *file, const void *data, siz
 	return sink.write(sink.owner, file, data, len) == IMAGE_E_FULL ? -ENOSPC : 0;
 }
 
-static void on_fetched(void *owner, const char *text)
+static void on_fetched(void *owner, enum rpc_status status, const char *text)
 {
 	struct reviving *v = owner;
 
 	v->copy = NULL;
-	if (text)
-		return fail(v, RPC_NOT_FOUND, "%s", text);
+	if (status != RPC_OK)
+		return fail(v, status, "%s", text);
 	sm_move(&v->sm, CHECKING);
 	v->work = (struct env_work){ .work = on_check_work, .done = on_checked };
 	if (env_work(v->room->n.env, &v->work) < 0)

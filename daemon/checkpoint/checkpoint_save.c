@@ -147,13 +147,13 @@ static void end(struct saving *s)
 
 /* Copying out. */
 
-static void on_copied(void *owner, const char *text)
+static void on_copied(void *owner, enum rpc_status status, const char *text)
 {
 	struct saving *s = owner;
 
 	s->copy = NULL;
-	if (text)
-		return fail(s, RPC_FAILED, "%s", text);
+	if (status != RPC_OK)
+		return fail(s, status, "%s", text);
 	(void)fault("checkpoint.saved");
 	log_info("process %d: saved as %s", s->root, s->manifest.name);
 	end(s);

@@ -37,15 +37,31 @@ struct copy *copy_free(struct copy *c)
 	return NULL;
 }
 
-static void end(struct copy *c, const char *text)
+static void end(struct copy *c, enum rpc_status status, const char *text)
 {
-	c->events.on_end(c->owner, text);
+	c->events.on_end(c->owner, status, text);
 	copy_free(c);
+}
+
+static enum rpc_status status_of(uint32_t error)
+{
+	switch (error) {
+	case ENOENT:
+		return RPC_NOT_FOUND;
+	case EACCES:
+	case EPERM:
+		return RPC_NOT_PERMITTED;
+	case EEXIST:
+		return RPC_CONFLICT;
+	default:
+		return RPC_FAILED;
+	}
 }
 
 static void on_timeout(struct env_timer *timer)
 {
-	end(container_of(timer, struct copy, timer), "the directory does not answer in time");
+	end(container_of(timer, struct copy, timer), RPC_TIMEOUT,
+	    "the directory does not answer in time");
 }
 
 /* 0: go on; > 0: that was the end (and @c is gone). */
@@ -63,14 +79,14 @@ static int take(struct copy *c, const struct copy_frame *f, const char *name, co
 			r = c->events.on_name(c->owner, name);
 		break;
 	case COPY_DONE:
-		end(c, NULL);
+		end(c, RPC_OK, "");
 		return 1;
 	default:
-		end(c, name);
+		end(c, status_of(f->last), name);
 		return 1;
 	}
 	if (r != 0) {
-		end(c, r == -ENOSPC ? "no room for its images" : "its files are not images");
+		end(c, RPC_FAILED, r == -ENOSPC ? "no room for its images" : "its files are not images");
 		return 1;
 	}
 	return 0;
@@ -90,7 +106,7 @@ static int take_all(struct copy *c)
 			break;
 		memcpy(&f, c->in.data + at, sizeof(f));
 		if (f.name_len > COPY_NAME_MAX || f.bytes > COPY_BYTES_MAX) {
-			end(c, "ssi-copy went wrong");
+			end(c, RPC_FAILED, "ssi-copy went wrong");
 			return 1;
 		}
 		if (c->in.len - at < sizeof(f) + f.name_len + f.bytes)
@@ -115,12 +131,12 @@ static void on_readable(struct env_fd *watch, unsigned events)
 	ssize_t n;
 
 	if (!p)
-		return end(c, "out of memory");
+		return end(c, RPC_FAILED, "out of memory");
 	n = recv(watch->fd, p, COPY_BYTES_MAX, MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0)
-		return end(c, "ssi-copy was killed");
+		return end(c, RPC_FAILED, "ssi-copy was killed");
 	c->in.len += (size_t)n;
 	(void)take_all(c);
 }

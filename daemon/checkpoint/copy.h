@@ -14,8 +14,8 @@ struct copy;
 struct copy_events {
 	int (*on_name)(void *owner, const char *name);
 	int (*on_piece)(void *owner, const char *file, const void *data, size_t len, bool last);
-	/* @text: NULL when all is well.  The copy is freed when this returns. */
-	void (*on_end)(void *owner, const char *text);
+	/* @text: a line when @status is not RPC_OK.  The copy is freed when this returns. */
+	void (*on_end)(void *owner, enum rpc_status status, const char *text);
 };
 
 enum copy_verb {

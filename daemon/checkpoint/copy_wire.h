@@ -10,7 +10,7 @@ enum copy_kind {
 	COPY_FILE = 1,  /* a piece of file `name` */
 	COPY_NAME = 2,  /* `name` is the checkpoint that follows */
 	COPY_DONE = 3,  /* the end, all is well */
-	COPY_ERROR = 4, /* the end: `name` is a line for people */
+	COPY_ERROR = 4, /* the end: `name` is a line for people, `last` the errno */
 };
 
 enum { COPY_NAME_MAX = 1023, COPY_BYTES_MAX = 1 << 18 };
@@ -19,5 +19,5 @@ struct copy_frame {
 	uint32_t kind;
 	uint32_t name_len; /* <= COPY_NAME_MAX */
 	uint32_t bytes;    /* <= COPY_BYTES_MAX */
-	uint32_t last;     /* of this file */
+	uint32_t last;     /* piece of this file; of an error: errno, 0 if there is none */
 };

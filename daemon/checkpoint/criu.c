@@ -101,7 +101,7 @@ static int start_check(struct criu *c)
 	if (r == 0)
 		r = criu_run_begin(run, TAKE_FD(ours));
 	if (r == 0)
-		r = criu_run_spawn(run, NULL, 0, theirs, NULL, 0);
+		r = criu_run_spawn(run, NULL, 0, theirs, true);
 	if (r != 0)
 		criu_run_free(run);
 	return err_fold(r);
@@ -149,6 +149,7 @@ static void abandon(struct criu_run *run)
 	}
 	env_disarm(run->criu->env, &run->deadline);
 	env_unwatch(run->criu->env, &run->talk);
+	env_unwatch(run->criu->env, &run->life);
 	criu_stream_stop(run->stream);
 	run->criu = NULL;
 }

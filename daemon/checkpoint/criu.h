@@ -61,7 +61,8 @@ struct criu_dump_spec {
 	struct image_sink sink;
 	nsec_t timeout;
 };
-/* The tree is alive and frozen when done is called, whatever the result. */
+/* The tree is alive and frozen when done is called, whatever the result; if criu died it may
+ * have run in between.  -EOPNOTSUPP: without our patch, see criu_features.stream. */
 int criu_dump(struct criu *c, const struct criu_dump_spec *spec, criu_done_cb done, void *owner,
 	      struct criu_run **ret);
 /* Stop and go on asking for image bytes: flow control. */
@@ -73,7 +74,7 @@ struct criu_inherit {
 };
 
 struct criu_restore_spec {
-	const struct image_store *images;
+	const struct image_store *images; /* stays the caller's, until done */
 	pid_t root;
 	pid_t sid, pgid;          /* of the root; placeholders are made where it leads neither */
 	struct space_group *group; /* the tree is moved here and frozen before it runs */
@@ -85,8 +86,12 @@ struct criu_restore_spec {
 	int (*exec_in_place)(void *owner, const char *criu, const int *fds, size_t n_fds);
 	nsec_t timeout;
 };
-/* ok: the tree stands restored, frozen in @group, its root a child of ssi-init (or where its
- * shadow was), and criu is gone.  Not ok: nothing of it is left. */
+/*
+ * ok: the tree stands restored, frozen in @group, its root a tracked child of ssi-init (or
+ * where its shadow was), and criu is gone.  Not ok: nothing of it is left; in place the
+ * shadow stands again in its old cgroup, or, if criu had to be killed, the PID is gone.
+ * -EOPNOTSUPP: in place without our patch.
+ */
 int criu_restore(struct criu *c, const struct criu_restore_spec *spec, criu_done_cb done,
 		 void *owner, struct criu_run **ret);
 

@@ -56,7 +56,7 @@ static int start(struct criu_run *run)
 	if (r == 0)
 		r = criu_run_begin(run, TAKE_FD(ours));
 	if (r == 0)
-		r = criu_run_spawn(run, NULL, 0, theirs, NULL, 0);
+		r = criu_run_spawn(run, NULL, 0, theirs, true);
 	return err_fold(r);
 }
 

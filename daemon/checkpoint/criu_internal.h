@@ -42,6 +42,7 @@ struct criu_run {
 	int private_dir_fd, dir_fd;
 	struct space_group *leaf;
 	struct env_fd talk; /* swrk */
+	struct env_fd life; /* pidfd of criu, -1: not watched */
 	struct env_timer deadline;
 	nsec_t timeout;
 	struct env_work work;
@@ -77,9 +78,10 @@ void criu_run_stop(struct criu_run *run, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 /* criu answered, or the stream is over: is that all? */
 void criu_run_look(struct criu_run *run);
-/* criu as a service child; @argv NULL: `criu swrk 3`.  SPACE_E_*. */
+/* criu as a service child; @argv NULL: `criu swrk 3`; @watched: its end ends the run.
+ * SPACE_E_*. */
 int criu_run_spawn(struct criu_run *run, const char *const *argv, pid_t set_tid, int peer,
-		   const struct criu_inherit *inherit, size_t n_inherit);
+		   bool watched);
 /* Both ends of a new swrk socket. */
 int criu_run_socket(int ret[static 2]);
 

@@ -17,6 +17,10 @@
  * root.  If criu gives up it turns back into the shadow and is put back to where
  * it was; only when criu had to be killed, PID and shadow are gone.
  *
+ * criu goes on whatever we answer at "pre-resume", and if nobody is there to answer:
+ * an ssid that dies just then leaves a running tree in the leaf, which its
+ * successor's criu_sweep() kills.
+ *
  * failure modes: until "pre-resume" all is in the leaf, then in the group: both
  * are killed.  They are frozen first, for a tracer that dies lets its tasks run.
  */
@@ -250,19 +254,20 @@ static int spawn(struct criu_run *run, int theirs)
 	bool group = s->sid != s->root && s->pgid > 0 && s->pgid != s->sid && s->pgid != s->root;
 	char sid[16], pgid[16];
 	_cleanup_free_ char *path = NULL;
-	const char *const placeholder[] = { NULL, sid, pgid, run->criu->path, "swrk", "3", NULL };
+	const char *const placeholder[] = { NULL, sid, pgid, run->criu->path,
+					    "--no-default-config", "swrk", "3", NULL };
 	const char *argv[N_ELEMENTS(placeholder)];
 
 	if (!session && !group)
-		return criu_run_spawn(run, NULL, 0, theirs, s->inherit, s->n_inherit);
+		return criu_run_spawn(run, NULL, 0, theirs, true);
 	if (asprintf(&path, "%s/ssi-placeholder", run->criu->libexec_dir) < 0)
 		return err_origin(-ENOMEM);
 	(void)snprintf(sid, sizeof(sid), "%d", session ? s->sid : 0);
 	(void)snprintf(pgid, sizeof(pgid), "%d", group ? s->pgid : 0);
 	memcpy(argv, placeholder, sizeof(argv));
 	argv[0] = path;
-	return criu_run_spawn(run, argv, session ? s->sid : s->pgid, theirs, s->inherit,
-			      s->n_inherit);
+	/* The session's placeholder leaves as soon as it has made the group's. */
+	return criu_run_spawn(run, argv, session ? s->sid : s->pgid, theirs, !(session && group));
 }
 
 static int start(struct criu_run *run)

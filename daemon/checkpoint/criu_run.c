@@ -56,10 +56,12 @@ struct criu_run *criu_run_free(struct criu_run *run)
 	if (run->criu) {
 		env_disarm(run->criu->env, &run->deadline);
 		env_unwatch(run->criu->env, &run->talk);
+		env_unwatch(run->criu->env, &run->life);
 	}
 	unlink_run(run);
 	criu_stream_free(run->stream);
 	close_fd(run->talk.fd);
+	close_fd(run->life.fd);
 	space_group_close(run->leaf);
 	close_fd(run->dir_fd);
 	if (run->private_dir_fd >= 0)
@@ -106,6 +108,7 @@ int criu_run_new(struct criu *c, enum criu_run_kind kind, nsec_t timeout, criu_d
 				  .done = done, .owner = owner, .dir_fd = -1,
 				  .private_dir_fd = -1 };
 	run->talk.fd = -1;
+	run->life.fd = -1;
 	run->deadline.cb = on_deadline;
 	c->runs = run;
 	(void)snprintf(run->name, sizeof(run->name), "criu.%" PRIu64, ++c->n_runs);
@@ -130,28 +133,6 @@ int criu_run_socket(int ret[static 2])
 	/* Every packet then tells who sent it: of a restore in place, the coordinator. */
 	(void)setsockopt(ret[0], SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
 	return 0;
-}
-
-int criu_run_spawn(struct criu_run *run, const char *const *argv, pid_t set_tid, int peer,
-		   const struct criu_inherit *inherit, size_t n_inherit)
-{
-	struct criu *c = run->criu;
-	const char *const plain[] = { c->path, "swrk", "3", NULL };
-	int fds[SPACE_FDS_MAX] = { peer };
-	struct space_spawn spec = {
-		.argv = argv ? argv : plain,
-		.fds = fds,
-		.n_fds = 1 + n_inherit,
-		.set_tid = set_tid,
-		.group_fd = space_group_fd(run->leaf),
-		.flags = set_tid ? 0 : SPACE_SPAWN_SERVICE,
-	};
-
-	if (spec.n_fds > SPACE_FDS_MAX)
-		return err_origin(-E2BIG);
-	for (size_t i = 0; i < n_inherit; i++)
-		fds[1 + i] = inherit[i].fd;
-	return space_spawn(c->space, &spec, NULL, NULL);
 }
 
 /* Talking. */
@@ -202,25 +183,77 @@ static void on_message(struct criu_run *run, const Ssi__Criu__Response *p)
 	criu_run_stop(run, "criu answers what was not asked");
 }
 
-static void on_talk(struct env_fd *watch, unsigned events)
+/* Was there one? */
+static bool take_message(struct criu_run *run)
 {
-	struct criu_run *run = container_of(watch, struct criu_run, talk);
 	Ssi__Criu__Response *p;
-	int r = criu_swrk_receive(watch->fd, &p, &run->sender);
+	int r = criu_swrk_receive(run->talk.fd, &p, &run->sender);
 
 	switch (r) {
 	case 0:
 		on_message(run, p);
 		ssi__criu__response__free_unpacked(p, NULL);
-		return;
+		return true;
 	case CRIU_SWRK_E_AGAIN:
-		return;
+		return false;
 	case CRIU_SWRK_E_END:
 		env_unwatch(run->criu->env, &run->talk);
 		run->hung_up = true;
-		return criu_run_look(run);
+		criu_run_look(run);
+		return false;
 	}
 	criu_run_stop(run, "criu cannot be understood: %s", strerror(-r));
+	return false;
+}
+
+static void on_talk(struct env_fd *watch, unsigned events)
+{
+	(void)take_message(container_of(watch, struct criu_run, talk));
+}
+
+/* A child of criu's may outlive it with its end of the socket: so its process is watched
+ * too.  What it said before it ended counts. */
+static void on_exit_of_criu(struct env_fd *watch, unsigned events)
+{
+	struct criu_run *run = container_of(watch, struct criu_run, life);
+
+	env_unwatch(run->criu->env, &run->life);
+	while (!run->hung_up && run->sm.state < CRIU_RUN_ENDING && take_message(run))
+		;
+	if (run->sm.state >= CRIU_RUN_ENDING || run->hung_up)
+		return;
+	env_unwatch(run->criu->env, &run->talk);
+	run->hung_up = true;
+	criu_run_look(run);
+}
+
+int criu_run_spawn(struct criu_run *run, const char *const *argv, pid_t set_tid, int peer,
+		   bool watched)
+{
+	struct criu *c = run->criu;
+	const char *const plain[] = { c->path, "--no-default-config", "swrk", "3", NULL };
+	int fds[SPACE_FDS_MAX] = { peer };
+	struct space_spawn spec = {
+		.argv = argv ? argv : plain,
+		.fds = fds,
+		.n_fds = 1 + run->restore.n_inherit,
+		.set_tid = set_tid,
+		.group_fd = space_group_fd(run->leaf),
+		.flags = set_tid ? 0 : SPACE_SPAWN_SERVICE,
+	};
+	int r;
+
+	if (spec.n_fds > SPACE_FDS_MAX)
+		return err_origin(-E2BIG);
+	for (size_t i = 0; i < run->restore.n_inherit; i++)
+		fds[1 + i] = run->restore.inherit[i].fd;
+	r = space_spawn(c->space, &spec, NULL, watched ? &run->life.fd : NULL);
+	run->life.cb = on_exit_of_criu;
+	if (r == 0 && watched)
+		r = env_watch(c->env, &run->life, ENV_READ);
+	if (r < 0)
+		(void)space_group_kill(run->leaf, KILL_MAX);
+	return r;
 }
 
 int criu_run_begin(struct criu_run *run, int owned_socket)
@@ -292,6 +325,7 @@ static void end(struct criu_run *run)
 
 	env_disarm(env, &run->deadline);
 	env_unwatch(env, &run->talk);
+	env_unwatch(env, &run->life);
 	criu_stream_stop(run->stream);
 	sm_move(&run->sm, CRIU_RUN_ENDING);
 	run->work = (struct env_work){ .work = on_end_work, .done = on_ended };

@@ -4,6 +4,10 @@
  * checkpoint was taken.  So the size of such files is taken out here; that the
  * file is the same one is what inventory_compare() checks, better, and the
  * restart cuts it back to its size (checkpoint_restart.c).
+ *
+ * A periodic timerfd that expired while the tree was frozen says that nothing remains:
+ * the kernel arms it again when its ticks are read.  CRIU would restore it disarmed,
+ * and it would never fire again; so a whole period remains instead.
  */
 #include "image_files.h"
 
@@ -13,6 +17,15 @@
 #include <fcntl.h>
 
 enum { FILES_MAGIC = 0x56303138 };
+
+static bool rearm(Ssi__CriuImage__TimerFile *t)
+{
+	if (t->vsec || t->vnsec || (!t->isec && !t->insec))
+		return false;
+	t->vsec = t->isec;
+	t->vnsec = t->insec;
+	return true;
+}
 
 static int relax_entry(const uint8_t *data, size_t len, struct buf *out, bool *changed)
 {
@@ -25,6 +38,8 @@ static int relax_entry(const uint8_t *data, size_t len, struct buf *out, bool *c
 		file->reg->has_size = false;
 		*changed = true;
 	}
+	if (file->tfd)
+		*changed |= rearm(file->tfd);
 	r = image_entry_append(&file->base, out);
 	ssi__criu_image__file__free_unpacked(file, NULL);
 	return r;

@@ -48,7 +48,7 @@ static void send_all(const void *data, size_t len)
 }
 
 static void send_frame(enum copy_kind kind, const char *name, const void *bytes, size_t len,
-		       bool last)
+		       uint32_t last)
 {
 	size_t name_len = strnlen(name, COPY_NAME_MAX);
 	struct copy_frame f = { kind, (uint32_t)name_len, (uint32_t)len, last };
@@ -64,18 +64,20 @@ static _Noreturn void done(void)
 	_exit(0);
 }
 
-static _Noreturn void fail(const char *format, ...)
-	__attribute__((format(printf, 1, 2)));
+/* @error: an errno that tells ssid what kind of failure it is, or 0. */
+static _Noreturn void fail(int error, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 
-static _Noreturn void fail(const char *format, ...)
+static _Noreturn void fail(int error, const char *format, ...)
 {
 	char text[512];
 	va_list ap;
 
+	errno = error;
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
-	send_frame(COPY_ERROR, text, NULL, 0, true);
+	send_frame(COPY_ERROR, text, NULL, 0, (uint32_t)error);
 	_exit(1);
 }
 
@@ -89,18 +91,18 @@ static void become(const char *who)
 	int at;
 
 	if (sscanf(who, "%u:%u:%n", &uid, &gid, &at) != 2)
-		fail("no user");
+		fail(0, "no user");
 	for (const char *p = who + at; *p && n < GROUPS_MAX; p += *p == ',') {
 		char *next;
 
 		groups[n++] = (gid_t)strtoul(p, &next, 10);
 		if (next == p)
-			fail("no group");
+			fail(0, "no group");
 		p = next;
 	}
 	if (setgroups(n, groups) < 0 || setresgid(gid, gid, gid) < 0 ||
 	    setresuid(uid, uid, uid) < 0)
-		fail("cannot act for user %u: %m", uid);
+		fail(errno, "cannot act for user %u: %m", uid);
 }
 
 /* Private images are root's to open: before. */
@@ -111,17 +113,17 @@ static void open_images(void)
 	struct dirent *e;
 
 	if (!d)
-		fail("no images: %m");
+		fail(errno, "no images: %m");
 	while ((e = readdir(d))) {
 		struct image *i = &images[n_images];
 
 		if (e->d_name[0] == '.')
 			continue;
 		if (n_images == FILES_MAX)
-			fail("too many images");
+			fail(0, "too many images");
 		i->fd = openat(IMAGES, e->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 		if (i->fd < 0)
-			fail("image %s: %m", e->d_name);
+			fail(errno, "image %s: %m", e->d_name);
 		snprintf(i->name, sizeof(i->name), "%s", e->d_name);
 		n_images++;
 	}
@@ -133,7 +135,7 @@ static int open_directory(const char *path)
 	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (fd < 0)
-		fail("%s: %m", path);
+		fail(errno, "%s: %m", path);
 	return fd;
 }
 
@@ -143,7 +145,7 @@ static int open_checkpoint(int dir, const char *path, const char *name)
 	int fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 	if (fd < 0)
-		fail("%s/%s: %m", path, name);
+		fail(errno, "%s/%s: %m", path, name);
 	return fd;
 }
 
@@ -217,15 +219,14 @@ static _Noreturn void copy_out(const char *path, const char *name)
 	snprintf(temporary, sizeof(temporary), ".%s.part", name);
 	(void)remove_checkpoint(dir, temporary);
 	if (faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-		fail("%s/%s exists", path, name);
+		fail(EEXIST, "%s/%s: %m", path, name);
 	if (mkdirat(dir, temporary, 0700) < 0)
-		fail("%s: %m", path);
+		fail(errno, "%s: %m", path);
 	if (copy_files(dir, temporary, name) == 0)
 		done();
 	saved = errno;
 	(void)remove_checkpoint(dir, temporary);
-	errno = saved;
-	fail("%s/%s: %m", path, name);
+	fail(saved, "%s/%s: %m", path, name);
 }
 
 /* In. */
@@ -239,13 +240,13 @@ static void send_file(int dir, const char *name)
 	ssize_t n;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
-		fail("%s: %m", name);
+		fail(errno, "%s: %m", name);
 	if (!S_ISREG(st.st_mode))
-		fail("%s: not a plain file", name);
+		fail(0, "%s: not a plain file", name);
 	while ((n = read(fd, bytes, sizeof(bytes))) > 0)
 		send_frame(COPY_FILE, name, bytes, (size_t)n, false);
 	if (n < 0)
-		fail("%s: %m", name);
+		fail(errno, "%s: %m", name);
 	send_frame(COPY_FILE, name, NULL, 0, true);
 	close_fd(fd);
 }
@@ -266,8 +267,9 @@ static void find_name(int dir, const char *path, const char *name, char ret[stat
 			snprintf(ret, 256, "%s", e->d_name);
 	if (d)
 		closedir(d);
-	if (!ret[0])
-		fail("no checkpoint %s in %s", name, path);
+	if (ret[0])
+		return;
+	fail(ENOENT, "no checkpoint %s in %s", name, path);
 }
 
 static _Noreturn void copy_in(const char *path, const char *name)
@@ -281,7 +283,7 @@ static _Noreturn void copy_in(const char *path, const char *name)
 	from = open_checkpoint(dir, path, found);
 	d = fdopendir(dup(from));
 	if (!d)
-		fail("%s/%s: %m", path, found);
+		fail(errno, "%s/%s: %m", path, found);
 	send_frame(COPY_NAME, found, NULL, 0, true);
 	while ((e = readdir(d)))
 		if (e->d_name[0] != '.')
@@ -299,7 +301,7 @@ static _Noreturn void list(const char *path)
 	if (!d && errno == ENOENT)
 		done();
 	if (!d)
-		fail("%s: %m", path);
+		fail(errno, "%s: %m", path);
 	while ((e = readdir(d))) {
 		int fd;
 
@@ -324,9 +326,9 @@ static _Noreturn void remove_one(const char *path, const char *name)
 
 	/* A checkpoint and nothing else. */
 	if (faccessat(open_checkpoint(dir, path, name), "manifest", F_OK, AT_EACCESS) < 0)
-		fail("%s/%s is not a checkpoint", path, name);
+		fail(0, "%s/%s is not a checkpoint", path, name);
 	if (remove_checkpoint(dir, name) < 0)
-		fail("%s/%s: %m", path, name);
+		fail(errno, "%s/%s: %m", path, name);
 	done();
 }
 
@@ -345,7 +347,7 @@ int main(int argc, char **argv)
 	path = argv[4];
 	name = argv[5];
 	if (strcmp(verb, "list") != 0 && !name_ok(name))
-		fail("%s is not the name of a checkpoint", name);
+		fail(0, "%s is not the name of a checkpoint", name);
 	if (strcmp(verb, "out") == 0)
 		open_images();
 	(void)umask(0);

@@ -182,7 +182,7 @@ static void probe_module(struct kernel_row *row)
 	_cleanup_close_ int fd = open("/dev/ssi", O_RDWR | O_CLOEXEC);
 
 	kernel_say(row, fd < 0 ? KERNEL_WARN : KERNEL_OK,
-		   "optional: remote processes in the kernel's own /proc; install linuxssi-dkms",
+		   "optional: remote processes in the kernel's own /proc; not made yet",
 		   "%s", fd < 0 ? "not loaded" : "loaded");
 }
 

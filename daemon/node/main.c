@@ -37,6 +37,12 @@ static const struct option options[] = {
 	{ 0 },
 };
 
+static int usage(void)
+{
+	fputs("Try 'ssid --help'.\n", stderr);
+	return 2;
+}
+
 static void on_left(void *owner)
 {
 	env_event_stop(owner);
@@ -105,8 +111,10 @@ int main(int argc, char **argv)
 		case 'v':
 			return printf("ssid (LinuxSSI) %s\n", SSI_VERSION) < 0;
 		default:
-			return 2;
+			return usage();
 		}
+	if (optind != argc)
+		return usage();
 	if (config_load(&config, path) < 0)
 		return EXIT_NOT_CONFIGURED;
 	if (dump) {
