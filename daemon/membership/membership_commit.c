@@ -124,18 +124,27 @@ static void drop_changes(struct membership_change_list *changes)
 	}
 }
 
+void membership_commit_tell_self(struct membership *m)
+{
+	const struct membership_map *committed = m->leader->committed;
+	struct membership_map *map;
+
+	if (!committed->view->epoch ||
+	    (m->map && m->map->view->epoch == committed->view->epoch))
+		return;
+	if (membership_map_copy(&map, committed))
+		log_warning("no memory for view %" PRIu64 ", taking it later",
+			    committed->view->epoch);
+	else
+		membership_take_view(m, map);
+}
+
 static void tell_members(struct membership *m)
 {
 	struct membership_leader *l = m->leader;
-	struct membership_map *map;
 
 	/* Ourselves first: rpc must know whom it may talk to. */
-	if (membership_map_copy(&map, l->committed)) {
-		log_warning("no memory to tell view %" PRIu64 ", members will ask",
-			    l->committed->view->epoch);
-		return;
-	}
-	membership_take_view(m, map);
+	membership_commit_tell_self(m);
 	for (size_t i = 0; i < l->committed->view->n_nodes; i++) {
 		const struct membership_node *n = &l->committed->view->nodes[i];
 

@@ -133,6 +133,9 @@ void membership_leader_want_pids(struct membership *m, struct rpc_call *call, ui
 
 /* Read the map from the store, or make the first one. */
 int membership_commit_load(struct membership *m);
+/* What is durable is this node's own view before anybody else's: a start of the leader
+ * may find a view in the store that the last one did not live to tell. */
+void membership_commit_tell_self(struct membership *m);
 /* @change->done comes when all that was changed in leader->next before this is durable. */
 void membership_commit(struct membership *m, struct membership_change *change);
 /* The same, but done never comes before this returns. */

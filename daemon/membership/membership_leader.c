@@ -133,7 +133,10 @@ static int expect_leases(struct membership *m)
 
 static void on_flush(struct env_timer *timer)
 {
-	membership_commit_flush(container_of(timer, struct membership_leader, flush)->m);
+	struct membership *m = container_of(timer, struct membership_leader, flush)->m;
+
+	membership_commit_tell_self(m);
+	membership_commit_flush(m);
 }
 
 int membership_leader_new(struct membership *m)
@@ -288,6 +291,7 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 		rpc_fail(call, RPC_STALE, "another start of node %u has followed", peer);
 		return;
 	}
+	membership_commit_tell_self(m);
 	lease = lease_get(l, peer);
 	if (!lease) {
 		rpc_fail(call, RPC_FAILED, "out of memory");

@@ -80,7 +80,8 @@ struct membership_node *membership_map_member(const struct membership_map *map, 
 	return NULL;
 }
 
-struct membership_node *membership_map_member_by_name(const struct membership_map *map, const char *name)
+struct membership_node *membership_map_member_by_name(const struct membership_map *map,
+						      const char *name)
 {
 	for (size_t i = 0; i < map->view->n_nodes; i++)
 		if (!strcmp(map->view->nodes[i].name, name))
@@ -95,8 +96,8 @@ uint64_t *membership_map_start(const struct membership_map *map, node_id id)
 	return n ? &map->starts[n - map->view->nodes] : NULL;
 }
 
-int membership_map_add_member(struct membership_map *map, node_id id, const char *name, const char *address,
-		   struct membership_node **ret)
+int membership_map_add_member(struct membership_map *map, node_id id, const char *name,
+			      const char *address, struct membership_node **ret)
 {
 	size_t n = map->view->n_nodes;
 	struct membership_view *view;

@@ -36,11 +36,12 @@ struct membership_map *membership_map_free(struct membership_map *map);
 DEFINE_CLEANUP(struct membership_map, membership_map_free)
 
 struct membership_node *membership_map_member(const struct membership_map *map, node_id id);
-struct membership_node *membership_map_member_by_name(const struct membership_map *map, const char *name);
+struct membership_node *membership_map_member_by_name(const struct membership_map *map,
+						      const char *name);
 uint64_t *membership_map_start(const struct membership_map *map, node_id id);
 /* @id above all others.  *ret: in state JOINING, valid until the next change. */
-int membership_map_add_member(struct membership_map *map, node_id id, const char *name, const char *address,
-		   struct membership_node **ret);
+int membership_map_add_member(struct membership_map *map, node_id id, const char *name,
+			      const char *address, struct membership_node **ret);
 void membership_map_remove_member(struct membership_map *map, node_id id);
 
 node_id membership_map_home(const struct membership_map *map, pid_t pid);

@@ -291,6 +291,21 @@ static void without_the_leader_leases_end_and_come_back(void **state)
 	assert_int_equal(membership_node(f->nodes[1].m, 2)->incarnation, 1);
 }
 
+/* The last leader did not live to tell its newest view: it was told to others first. */
+static void a_leader_takes_the_view_in_its_store_before_it_acknowledges(void **state)
+{
+	struct fixture *f = *state;
+
+	world_crash(f->w, 1, false);
+	world_disk_full(f->w, 1, true);
+	world_boot(f->w, 1);
+	run(f, 2500);
+	assert_true(f->nodes[2].lease);
+	assert_non_null(membership_view(f->nodes[1].m));
+	assert_int_equal(membership_view(f->nodes[1].m)->epoch,
+			 membership_view(f->nodes[2].m)->epoch);
+}
+
 static void on_left(void *owner)
 {
 	((struct fixture *)owner)->n_left++;
@@ -451,6 +466,7 @@ int main(void)
 		THREE(a_quick_restart_is_a_new_incarnation),
 		THREE(a_node_that_is_cut_off_stops_before_it_is_lost),
 		THREE(without_the_leader_leases_end_and_come_back),
+		THREE(a_leader_takes_the_view_in_its_store_before_it_acknowledges),
 		THREE(who_leaves_is_left_and_may_return),
 		THREE(more_pids_come_until_there_are_none),
 		ONE(a_token_admits_once),
