@@ -485,6 +485,7 @@ static uint64_t run(uint64_t seed, bool verbose)
 	if (!s)
 		abort();
 	s->w = world_new(seed, N_MACHINES, &rooms, s);
+	world_set_verbose(s->w, verbose);
 	for (unsigned i = 1; i <= N_MACHINES; i++) {
 		s->machines[i] = (struct machine){ .sim = s, .slot = i, .id = i == 1 };
 		(void)snprintf(s->machines[i].name, sizeof(s->machines[i].name), "node-%u", i);

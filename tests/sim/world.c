@@ -44,6 +44,11 @@ uint64_t world_trace(const struct world *w)
 	return w->trace;
 }
 
+void world_set_verbose(struct world *w, bool verbose)
+{
+	w->verbose = verbose;
+}
+
 void world_note(struct world *w, unsigned slot, const char *format, ...)
 {
 	char *line = w->last[w->n_last++ % WORLD_LAST];
@@ -54,6 +59,8 @@ void world_note(struct world *w, unsigned slot, const char *format, ...)
 	va_start(ap, format);
 	(void)vsnprintf(line + n, size - (size_t)n, format, ap);
 	va_end(ap);
+	if (w->verbose)
+		fprintf(stderr, "%s\n", line);
 	for (const char *p = line; *p; p++)
 		w->trace = (w->trace ^ (unsigned char)*p) * 0x100000001b3ull;
 }

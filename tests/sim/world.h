@@ -40,6 +40,8 @@ uint64_t world_below(struct world *w, uint64_t n);
 bool world_chance(struct world *w, unsigned per_mille);
 nsec_t world_now(const struct world *w);
 uint64_t world_trace(const struct world *w);
+/* Print every event as it comes: for a replay. */
+void world_set_verbose(struct world *w, bool verbose);
 /* Into the trace and the list of last events. */
 void world_note(struct world *w, unsigned slot, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -71,6 +71,7 @@ struct world {
 	struct world_machine machines[WORLD_MAX + 1];
 	char last[WORLD_LAST][120];
 	size_t n_last;
+	bool verbose;
 };
 
 /* NULL only without memory, which ends the test. */

@@ -266,8 +266,12 @@ static int op_send(void *impl, struct transport_link *l, const struct transport_
 	assert(m->running && l->machine == m && l->up);
 	if (l->closed)
 		return TRANSPORT_E_DOWN;
-	if (!to)
-		return 0; /* into the void; on_down comes */
+	if (!to) {
+		/* Into the void: its kernel answers with a reset, if it gets there. */
+		down_later(l, m->w->cut[m->slot][l->peer_slot] ? WORLD_GIVE_UP : delay(m->w),
+			   "connection reset");
+		return 0;
+	}
 	if (to->bytes && to->bytes + len > WORLD_QUEUE) {
 		l->wants_write = true;
 		return TRANSPORT_E_FULL;
