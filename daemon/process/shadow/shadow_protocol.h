@@ -2,7 +2,8 @@
 /*
  * Between ssid and a shadow: one datagram (SOCK_SEQPACKET) a command or report.
  *
- * The shadow has its end at descriptor 3: a socket *connected to the path*
+ * The shadow has its end at descriptor 3 (or, after a restore in place that criu gave up,
+ * at one of the next SHADOW_FDS_MAX): a socket *connected to the path*
  * SHADOW_SOCKET, whose listener is root's.  Both are asked of the kernel, and only
  * root can reach that path, so nobody else can speak to a shadow.
  *
@@ -21,7 +22,7 @@ enum {
 	SHADOW_FD = 3,
 	SHADOW_JOURNAL = 64,
 	SHADOW_DATA_MAX = 2048,
-	SHADOW_FDS_MAX = 16,
+	SHADOW_FDS_MAX = 20,
 	SHADOW_ARGS_MAX = 32,
 };
 

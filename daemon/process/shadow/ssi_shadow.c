@@ -349,14 +349,36 @@ static int take_command(void)
 	return 1;
 }
 
+/* A program that criu execs when it gives a restore in place up finds the socket where
+ * it was moved to before; put it back. */
+static int find_socket(void)
+{
+	for (int fd = SHADOW_FD; fd <= SHADOW_FD + SHADOW_FDS_MAX; fd++) {
+		if (!is_ours(fd))
+			continue;
+		if (fd != SHADOW_FD)
+			(void)sys(SYS_dup3, fd, SHADOW_FD, 0);
+		return SHADOW_FD;
+	}
+	return -1;
+}
+
+/* Of such a restore one child may be left, which is criu itself and about to end. */
+static void wait_for_criu(void)
+{
+	while (sys(SYS_wait4, -1, 0, __WCLONE, 0) > 0)
+		;
+}
+
 void shadow_main(void)
 {
 	char root[] = "/";
 
 	set_mask(~0ull);
-	if (!is_ours(SHADOW_FD))
+	sock = find_socket();
+	if (sock < 0)
 		leave(EXIT_NOT_OURS);
-	sock = SHADOW_FD;
+	wait_for_criu();
 	user = (uid_t)sys(SYS_getuid);
 	lower_rights();
 	(void)sys(SYS_close_range, 0, SHADOW_FD - 1, 0);
