@@ -347,7 +347,7 @@ int main(int argc, char **argv)
 	path = argv[4];
 	name = argv[5];
 	if (strcmp(verb, "list") != 0 && !name_ok(name))
-		fail(0, "%s is not the name of a checkpoint", name);
+		fail(ENOENT, "%s is not the name of a checkpoint", name);
 	if (strcmp(verb, "out") == 0)
 		open_images();
 	(void)umask(0);
