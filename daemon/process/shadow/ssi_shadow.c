@@ -325,6 +325,14 @@ static void take_given(struct msghdr *m)
 	memcpy(given, CMSG_DATA(h), n_given * sizeof(int));
 }
 
+/* Nobody relocates this program: an address that a compiler put into constant data (clang
+ * does, to copy a whole structure) would be that of an image at 0. */
+static void *run_time_address(void *p)
+{
+	__asm__("" : "+r"(p));
+	return p;
+}
+
 /* 0: the other end is gone for good, with it the real process. */
 static int take_command(void)
 {
@@ -332,7 +340,8 @@ static int take_command(void)
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(sizeof(given))];
 	} control;
-	struct iovec iov = {.iov_base = &command, .iov_len = sizeof(command)};
+	struct iovec iov = {.iov_base = run_time_address(&command),
+			    .iov_len = sizeof(command)};
 	struct msghdr m = {.msg_iov = &iov,
 			   .msg_iovlen = 1,
 			   .msg_control = &control,
