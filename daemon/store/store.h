@@ -4,7 +4,8 @@
  * the simulator's tears, fills up and forgets what was not synced).
  *
  * Knows: env.  Keys and values are bytes; a key is at most 255 of them.
- * Reading is immediate; a batch is durable and atomic when done is called.
+ * Reading is immediate and of the last committed state: a batch is durable, atomic
+ * and visible when done is called, not before.
  * Thread: the loop.
  */
 #include "env.h"

@@ -1,16 +1,18 @@
 /*
- * Happy path: apply() copies the changes and queues the batch; one batch after the
- * other is written and synced by a worker; done tells.  Reads see what has been
- * committed: a batch under way is not visible before its done.
+ * Happy path: apply() copies the changes and queues the batch.  A worker takes all
+ * that wait at once, in order, in one transaction, which is one sync of the disk for
+ * all of them; done tells each.  Reads see what has been committed: a batch is not
+ * visible before its done.
  *
- * Failure modes: a full disk or a failing one -> the batch is given up whole, done tells, and
- * what stood before stands.
+ * Failure modes: the transaction fails (a full disk, a failing one) -> each batch is
+ * tried by itself, so that only those fail which must; what stood before stands.
  */
 #include "store_lmdb.h"
 
 #include "cleanup.h"
 #include "err.h"
 
+#include <fcntl.h>
 #include <lmdb.h>
 #include <stdbool.h>
 #include <string.h>
@@ -18,7 +20,7 @@
 #include <sys/stat.h>
 
 enum { KEY_MAX = 255 };
-static const size_t MAP_SIZE = (size_t)1 << 30; /* sparse: what is used is what counts */
+static const size_t LIMIT = (size_t)1 << 30; /* sparse: what is used is what counts */
 
 struct batch {
 	STAILQ_ENTRY(batch) entry;
@@ -30,14 +32,16 @@ struct batch {
 	struct store_change changes[]; /* keys and values behind them, in one block */
 };
 
+STAILQ_HEAD(batches, batch);
+
 struct store_lmdb {
 	struct store store;
 	const struct env *env;
 	MDB_env *lmdb;
 	MDB_dbi dbi;
 	struct env_work work;
-	bool writing;
-	STAILQ_HEAD(, batch) batches; /* the first is being written */
+	struct batches queued;
+	struct batches writing; /* the worker's until it is done */
 };
 
 static int from_lmdb(int r)
@@ -53,15 +57,22 @@ static int from_lmdb(int r)
 	}
 }
 
+static bool is_key(struct iovec key)
+{
+	return key.iov_len > 0 && key.iov_len <= KEY_MAX;
+}
+
 /* Reading. */
 
 static int on_get(void *impl, struct iovec key, struct iovec *ret)
 {
 	struct store_lmdb *s = impl;
-	MDB_val k = { key.iov_len, key.iov_base }, v;
+	MDB_val k = {key.iov_len, key.iov_base}, v;
 	MDB_txn *txn;
 	int r;
 
+	if (!is_key(key))
+		return err_origin(-EINVAL);
 	r = mdb_txn_begin(s->lmdb, NULL, MDB_RDONLY, &txn);
 	if (r)
 		return from_lmdb(r);
@@ -80,15 +91,16 @@ static int on_get(void *impl, struct iovec key, struct iovec *ret)
 
 static int walk(MDB_cursor *cursor, struct iovec prefix, store_each_cb cb, void *owner)
 {
-	MDB_val k = { prefix.iov_len, prefix.iov_base }, v;
-	int r = mdb_cursor_get(cursor, &k, &v, prefix.iov_len ? MDB_SET_RANGE : MDB_FIRST);
+	MDB_val k = {prefix.iov_len, prefix.iov_base}, v;
+	int r = mdb_cursor_get(cursor, &k, &v,
+			       prefix.iov_len ? MDB_SET_RANGE : MDB_FIRST);
 
 	while (r == 0) {
 		if (k.mv_size < prefix.iov_len ||
 		    memcmp(k.mv_data, prefix.iov_base, prefix.iov_len) != 0)
 			return 0;
-		r = cb(owner, (struct iovec){ k.mv_data, k.mv_size },
-		       (struct iovec){ v.mv_data, v.mv_size });
+		r = cb(owner, (struct iovec){k.mv_data, k.mv_size},
+		       (struct iovec){v.mv_data, v.mv_size});
 		if (r != 0)
 			return r;
 		r = mdb_cursor_get(cursor, &k, &v, MDB_NEXT);
@@ -96,6 +108,7 @@ static int walk(MDB_cursor *cursor, struct iovec prefix, store_each_cb cb, void 
 	return r == MDB_NOTFOUND ? 0 : from_lmdb(r);
 }
 
+/* @cb may read, and apply: it walks over what was there when it began. */
 static int on_each(void *impl, struct iovec prefix, store_each_cb cb, void *owner)
 {
 	struct store_lmdb *s = impl;
@@ -103,6 +116,8 @@ static int on_each(void *impl, struct iovec prefix, store_each_cb cb, void *owne
 	MDB_txn *txn;
 	int r;
 
+	if (prefix.iov_len && !is_key(prefix))
+		return err_origin(-EINVAL);
 	r = mdb_txn_begin(s->lmdb, NULL, MDB_RDONLY, &txn);
 	if (r)
 		return from_lmdb(r);
@@ -119,25 +134,36 @@ static int on_each(void *impl, struct iovec prefix, store_each_cb cb, void *owne
 
 /* Writing. */
 
-static int write_batch(struct store_lmdb *s, const struct batch *b)
+static int put_batch(struct store_lmdb *s, MDB_txn *txn, const struct batch *b)
+{
+	for (size_t i = 0; i < b->n_changes; i++) {
+		const struct store_change *c = &b->changes[i];
+		MDB_val k = {c->key.iov_len, c->key.iov_base};
+		MDB_val v = {c->value.iov_len, c->value.iov_base};
+		int r;
+
+		if (c->value.iov_base)
+			r = mdb_put(txn, s->dbi, &k, &v, 0);
+		else
+			r = mdb_del(txn, s->dbi, &k, NULL);
+		if (r && r != MDB_NOTFOUND)
+			return r;
+	}
+	return 0;
+}
+
+/* From @first up to but not with @end, all or none. */
+static int write_some(struct store_lmdb *s, const struct batch *first,
+		      const struct batch *end)
 {
 	MDB_txn *txn;
 	int r = mdb_txn_begin(s->lmdb, NULL, 0, &txn);
 
 	if (r)
 		return from_lmdb(r);
-	for (size_t i = 0; r == 0 && i < b->n_changes; i++) {
-		const struct store_change *c = &b->changes[i];
-		MDB_val k = { c->key.iov_len, c->key.iov_base };
-		MDB_val v = { c->value.iov_len, c->value.iov_base };
-
-		if (c->value.iov_base)
-			r = mdb_put(txn, s->dbi, &k, &v, 0);
-		else
-			r = mdb_del(txn, s->dbi, &k, NULL);
-		if (r == MDB_NOTFOUND)
-			r = 0;
-	}
+	for (const struct batch *b = first; b != end && r == 0;
+	     b = STAILQ_NEXT(b, entry))
+		r = put_batch(s, txn, b);
 	if (r) {
 		mdb_txn_abort(txn);
 		return from_lmdb(r);
@@ -145,12 +171,31 @@ static int write_batch(struct store_lmdb *s, const struct batch *b)
 	return from_lmdb(mdb_txn_commit(txn));
 }
 
+static void write_all(struct store_lmdb *s)
+{
+	struct batch *b;
+	int r = write_some(s, STAILQ_FIRST(&s->writing), NULL);
+	bool one = !STAILQ_NEXT(STAILQ_FIRST(&s->writing), entry);
+
+	STAILQ_FOREACH (b, &s->writing, entry)
+		b->result = r < 0 && !one ? write_some(s, b, STAILQ_NEXT(b, entry)) : r;
+}
+
 static void on_work(struct env_work *work)
 {
-	struct store_lmdb *s = container_of(work, struct store_lmdb, work);
-	struct batch *b = STAILQ_FIRST(&s->batches);
+	write_all(container_of(work, struct store_lmdb, work));
+}
 
-	b->result = write_batch(s, b);
+static void tell(struct batches *batches)
+{
+	struct batch *b;
+
+	while ((b = STAILQ_FIRST(batches))) {
+		STAILQ_REMOVE_HEAD(batches, entry);
+		if (b->done)
+			b->done(b->owner, b->result);
+		free(b);
+	}
 }
 
 static int write_next(struct store_lmdb *s);
@@ -158,25 +203,32 @@ static int write_next(struct store_lmdb *s);
 static void on_written(struct env_work *work)
 {
 	struct store_lmdb *s = container_of(work, struct store_lmdb, work);
-	struct batch *b = STAILQ_FIRST(&s->batches);
+	struct batches written = STAILQ_HEAD_INITIALIZER(written);
+	struct batch *b;
+	int r;
 
-	STAILQ_REMOVE_HEAD(&s->batches, entry);
-	s->writing = false;
-	(void)write_next(s);
-	if (b->done)
-		b->done(b->owner, b->result);
-	free(b);
+	STAILQ_CONCAT(&written, &s->writing);
+	r = write_next(s);
+	if (r < 0) {
+		/* They were accepted, so they are answered. */
+		STAILQ_FOREACH (b, &s->queued, entry)
+			b->result = r;
+		STAILQ_CONCAT(&written, &s->queued);
+	}
+	tell(&written);
 }
 
 static int write_next(struct store_lmdb *s)
 {
 	int r;
 
-	if (s->writing || STAILQ_EMPTY(&s->batches))
+	if (!STAILQ_EMPTY(&s->writing) || STAILQ_EMPTY(&s->queued))
 		return 0;
-	s->work = (struct env_work){ .work = on_work, .done = on_written };
+	s->work = (struct env_work){.work = on_work, .done = on_written};
+	STAILQ_CONCAT(&s->writing, &s->queued);
 	r = env_work(s->env, &s->work);
-	s->writing = r == 0;
+	if (r < 0)
+		STAILQ_CONCAT(&s->queued, &s->writing);
 	return r;
 }
 
@@ -196,13 +248,14 @@ static struct batch *batch_new(const struct store_change *changes, size_t n)
 	for (size_t i = 0; i < n; i++) {
 		const struct store_change *c = &changes[i];
 
-		b->changes[i].key = (struct iovec){ p, c->key.iov_len };
+		b->changes[i].key = (struct iovec){p, c->key.iov_len};
 		memcpy(p, c->key.iov_base, c->key.iov_len);
 		p += c->key.iov_len;
 		if (!c->value.iov_base)
 			continue;
-		b->changes[i].value = (struct iovec){ p, c->value.iov_len };
-		memcpy(p, c->value.iov_base, c->value.iov_len);
+		b->changes[i].value = (struct iovec){p, c->value.iov_len};
+		if (c->value.iov_len)
+			memcpy(p, c->value.iov_base, c->value.iov_len);
 		p += c->value.iov_len + 1;
 	}
 	return b;
@@ -216,33 +269,34 @@ static int on_apply(void *impl, const struct store_change *changes, size_t n_cha
 	int r;
 
 	for (size_t i = 0; i < n_changes; i++)
-		if (changes[i].key.iov_len == 0 || changes[i].key.iov_len > KEY_MAX)
+		if (!is_key(changes[i].key))
 			return err_origin(-EINVAL);
 	b = batch_new(changes, n_changes);
 	if (!b)
 		return err_origin(-ENOMEM);
 	b->done = done;
 	b->owner = owner;
-	STAILQ_INSERT_TAIL(&s->batches, b, entry);
+	STAILQ_INSERT_TAIL(&s->queued, b, entry);
 	r = write_next(s);
 	if (r < 0) {
-		STAILQ_REMOVE(&s->batches, b, batch, entry);
+		STAILQ_REMOVE(&s->queued, b, batch, entry);
 		free(b);
 	}
 	return r;
 }
 
-static const struct store_ops ops = { on_get, on_each, on_apply };
+static const struct store_ops ops = {on_get, on_each, on_apply};
 
-static int open_lmdb(struct store_lmdb *s, const char *path)
+static int open_lmdb(struct store_lmdb *s, const char *path, size_t limit)
 {
 	MDB_txn *txn;
 	int r;
 
 	r = mdb_env_create(&s->lmdb);
 	if (r == 0)
-		r = mdb_env_set_mapsize(s->lmdb, MAP_SIZE);
-	/* Readers are of the loop, the writer of a worker: no slot is tied to a thread. */
+		r = mdb_env_set_mapsize(s->lmdb, limit);
+	/* Readers are of the loop, the writer of a worker: no slot is tied to a thread.
+	 */
 	if (r == 0)
 		r = mdb_env_open(s->lmdb, path, MDB_NOTLS, 0600);
 	if (r == 0)
@@ -254,10 +308,23 @@ static int open_lmdb(struct store_lmdb *s, const char *path)
 		mdb_txn_abort(txn);
 		return from_lmdb(r);
 	}
-	return from_lmdb(mdb_txn_commit(txn));
+	r = mdb_txn_commit(txn);
+	/* Slots of readers that were killed. */
+	if (r == 0)
+		r = mdb_reader_check(s->lmdb, NULL);
+	return from_lmdb(r);
 }
 
-int store_lmdb_new(struct store_lmdb **ret, const struct env *env, const char *path)
+/* The names of the files are durable as well. */
+static int sync_dir(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 || fsync(fd) < 0 ? err_origin(-errno) : 0;
+}
+
+int store_lmdb_new_limited(struct store_lmdb **ret, const struct env *env,
+			   const char *path, size_t limit)
 {
 	struct store_lmdb *s;
 	int r;
@@ -267,10 +334,13 @@ int store_lmdb_new(struct store_lmdb **ret, const struct env *env, const char *p
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return err_origin(-ENOMEM);
-	s->store = (struct store){ &ops, s };
+	s->store = (struct store){&ops, s};
 	s->env = env;
-	STAILQ_INIT(&s->batches);
-	r = open_lmdb(s, path);
+	STAILQ_INIT(&s->queued);
+	STAILQ_INIT(&s->writing);
+	r = open_lmdb(s, path, limit);
+	if (r == 0)
+		r = sync_dir(path);
 	if (r < 0) {
 		store_lmdb_free(s);
 		return r;
@@ -279,16 +349,24 @@ int store_lmdb_new(struct store_lmdb **ret, const struct env *env, const char *p
 	return 0;
 }
 
+int store_lmdb_new(struct store_lmdb **ret, const struct env *env, const char *path)
+{
+	return store_lmdb_new_limited(ret, env, path, LIMIT);
+}
+
 struct store_lmdb *store_lmdb_free(struct store_lmdb *s)
 {
+	struct batch *b;
+
 	if (!s)
 		return NULL;
-	/* Batches are queued in memory only: those not begun are dropped, like a crash
-	 * would; the pool's own end has waited for the one under way. */
-	while (!STAILQ_EMPTY(&s->batches)) {
-		struct batch *b = STAILQ_FIRST(&s->batches);
-
-		STAILQ_REMOVE_HEAD(&s->batches, entry);
+	/* Not told any more; not dropped either: to write a batch twice does no harm.
+	 */
+	STAILQ_CONCAT(&s->writing, &s->queued);
+	if (!STAILQ_EMPTY(&s->writing))
+		write_all(s);
+	while ((b = STAILQ_FIRST(&s->writing))) {
+		STAILQ_REMOVE_HEAD(&s->writing, entry);
 		free(b);
 	}
 	if (s->lmdb)
