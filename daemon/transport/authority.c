@@ -1,3 +1,7 @@
+/*
+ * Failure modes: -EBADMSG for a text of somebody else's that is not what it should be,
+ * -EINVAL for our own, -EIO when OpenSSL cannot do what it always can (no memory).
+ */
 #include "authority.h"
 
 #include "cleanup.h"
@@ -71,18 +75,24 @@ static int key_text(EVP_PKEY *k, char **ret)
 	return bio_text(b, ret);
 }
 
+/* A PEM text may say that it is encrypted; then OpenSSL would ask at the terminal. */
+static int on_password(char *buf, int size, int writing, void *argument)
+{
+	return -1;
+}
+
 static X509 *cert_parse(const char *pem)
 {
 	_cleanup_(bio_freep) BIO *b = BIO_new_mem_buf(pem, -1);
 
-	return b ? PEM_read_bio_X509(b, NULL, NULL, NULL) : NULL;
+	return b ? PEM_read_bio_X509(b, NULL, on_password, NULL) : NULL;
 }
 
 static EVP_PKEY *key_parse(const char *pem)
 {
 	_cleanup_(bio_freep) BIO *b = BIO_new_mem_buf(pem, -1);
 
-	return b ? PEM_read_bio_PrivateKey(b, NULL, NULL, NULL) : NULL;
+	return b ? PEM_read_bio_PrivateKey(b, NULL, on_password, NULL) : NULL;
 }
 
 static int add_extension(X509 *x, X509 *issuer, int nid, const char *value)
@@ -102,22 +112,25 @@ static int set_names(X509 *x, const char *common, const char *organisation)
 {
 	X509_NAME *n = X509_get_subject_name(x);
 
-	return X509_NAME_add_entry_by_txt(n, "O", MBSTRING_UTF8, (const uint8_t *)organisation, -1,
-					  -1, 0) &&
-	       X509_NAME_add_entry_by_txt(n, "CN", MBSTRING_UTF8, (const uint8_t *)common, -1, -1,
-					  0);
+	return X509_NAME_add_entry_by_txt(n, "O", MBSTRING_UTF8,
+					  (const uint8_t *)organisation, -1, -1, 0) &&
+	       X509_NAME_add_entry_by_txt(n, "CN", MBSTRING_UTF8,
+					  (const uint8_t *)common, -1, -1, 0);
 }
 
-/* Everything but names, extensions and signature.  Clocks of nodes differ: valid a day back. */
+/* Everything but names, extensions and signature.  Clocks of nodes differ: valid a day
+ * back. */
 static X509 *cert_new(EVP_PKEY *public, long seconds)
 {
 	X509 *x = X509_new();
 	uint64_t serial;
 
-	if (x && X509_set_version(x, 2) && RAND_bytes((uint8_t *)&serial, sizeof(serial)) == 1 &&
+	if (x && X509_set_version(x, 2) &&
+	    RAND_bytes((uint8_t *)&serial, sizeof(serial)) == 1 &&
 	    ASN1_INTEGER_set_uint64(X509_get_serialNumber(x), serial >> 1) &&
 	    X509_gmtime_adj(X509_getm_notBefore(x), -86400) &&
-	    X509_gmtime_adj(X509_getm_notAfter(x), seconds) && X509_set_pubkey(x, public))
+	    X509_gmtime_adj(X509_getm_notAfter(x), seconds) &&
+	    X509_set_pubkey(x, public))
 		return x;
 	X509_free(x);
 	return NULL;
@@ -155,8 +168,9 @@ int authority_request(const char *node_name, char **ret_key_pem, char **ret_csr_
 	int r;
 
 	if (!key || !q || !b || !X509_REQ_set_pubkey(q, key) ||
-	    !X509_NAME_add_entry_by_txt(X509_REQ_get_subject_name(q), "CN", MBSTRING_UTF8,
-					(const uint8_t *)node_name, -1, -1, 0) ||
+	    !X509_NAME_add_entry_by_txt(X509_REQ_get_subject_name(q), "CN",
+					MBSTRING_UTF8, (const uint8_t *)node_name, -1,
+					-1, 0) ||
 	    !X509_REQ_sign(q, key, EVP_sha256()) || !PEM_write_bio_X509_REQ(b, q))
 		return ssl_error(-EIO);
 	r = bio_text(b, &csr);
@@ -169,17 +183,21 @@ int authority_request(const char *node_name, char **ret_key_pem, char **ret_csr_
 	return 0;
 }
 
-/* The public key of a request that was made by the holder of its private key; P-256 only. */
+/* The public key of a request that was made by the holder of its private key; P-256
+ * only. */
 static EVP_PKEY *request_key(const char *csr_pem)
 {
 	_cleanup_(bio_freep) BIO *b = BIO_new_mem_buf(csr_pem, -1);
-	_cleanup_(req_freep) X509_REQ *q = b ? PEM_read_bio_X509_REQ(b, NULL, NULL, NULL) : NULL;
+	_cleanup_(req_freep) X509_REQ *q =
+		b ? PEM_read_bio_X509_REQ(b, NULL, on_password, NULL) : NULL;
 	EVP_PKEY *key = q ? X509_REQ_get0_pubkey(q) : NULL;
+	char group[32] = "";
 
-	if (!key || EVP_PKEY_get_base_id(key) != EVP_PKEY_EC || EVP_PKEY_get_bits(key) != 256 ||
-	    X509_REQ_verify(q, key) != 1)
+	if (!key || EVP_PKEY_get_base_id(key) != EVP_PKEY_EC ||
+	    !EVP_PKEY_get_group_name(key, group, sizeof(group), NULL) ||
+	    strcmp(group, SN_X9_62_prime256v1) != 0 || X509_REQ_verify(q, key) != 1 ||
+	    !EVP_PKEY_up_ref(key))
 		return NULL;
-	EVP_PKEY_up_ref(key);
 	return key;
 }
 
@@ -187,15 +205,15 @@ static int organisation(X509 *x, char **ret)
 {
 	char text[128];
 
-	if (X509_NAME_get_text_by_NID(X509_get_subject_name(x), NID_organizationName, text,
-				      sizeof(text)) <= 0)
+	if (X509_NAME_get_text_by_NID(X509_get_subject_name(x), NID_organizationName,
+				      text, sizeof(text)) <= 0)
 		return ssl_error(-EBADMSG);
 	*ret = strdup(text);
 	return *ret ? 0 : err_origin(-ENOMEM);
 }
 
-int authority_sign(const char *ca_pem, const char *ca_key_pem, const char *csr_pem, node_id id,
-		   char **ret_cert_pem)
+int authority_sign(const char *ca_pem, const char *ca_key_pem, const char *csr_pem,
+		   node_id id, char **ret_cert_pem)
 {
 	_cleanup_(x509_freep) X509 *ca = cert_parse(ca_pem);
 	_cleanup_(key_freep) EVP_PKEY *ca_key = key_parse(ca_key_pem);
@@ -205,14 +223,14 @@ int authority_sign(const char *ca_pem, const char *ca_key_pem, const char *csr_p
 	char common[32];
 	int r;
 
-	if (!ca || !ca_key)
+	if (!ca || !ca_key || X509_check_private_key(ca, ca_key) != 1)
 		return ssl_error(-EINVAL);
 	if (!key)
 		return ssl_error(-EBADMSG);
 	r = organisation(ca, &cluster);
 	if (r < 0)
 		return r;
-	snprintf(common, sizeof(common), "node-%u", id);
+	(void)snprintf(common, sizeof(common), "node-%u", id);
 	x = cert_new(key, 10L * YEAR_S);
 	if (!x || !set_names(x, common, cluster) ||
 	    !X509_set_issuer_name(x, X509_get_subject_name(ca)) ||

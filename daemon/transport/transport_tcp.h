@@ -1,6 +1,6 @@
 #pragma once
 /*
- * Links over TCP with mutual TLS 1.3 (OpenSSL under libevent).
+ * Links over TCP with mutual TLS 1.3 (OpenSSL on env's loop).
  *
  * Who a peer is stands in its certificate, signed by the cluster's authority
  * (CN = "node-<id>", O = cluster id).  A peer without one gets nowhere, is
@@ -30,13 +30,16 @@ struct transport_tcp_config {
 typedef void (*transport_tcp_on_join)(void *owner, struct transport_tcp_join *join,
 				      const char *address, const uint8_t *data, size_t len);
 
+/* @base is not needed: NULL will do.  -EKEYREJECTED: the files do not belong together, or
+ * not to node @config->self. */
 int transport_tcp_new(struct transport_tcp **ret, const struct env *env,
 		      struct event_base *base, const struct transport_tcp_config *config,
 		      const struct transport_events *events, void *owner,
 		      transport_tcp_on_join on_join, void *join_owner);
+/* Its links end without on_down; what asked to join may still be answered. */
 struct transport_tcp *transport_tcp_free(struct transport_tcp *t);
 const struct transport *transport_tcp_transport(struct transport_tcp *t);
-/* The port listened on: the kernel's choice when the address said 0. */
+/* The port listened on: the kernel's choice when the address named none. */
 uint16_t transport_tcp_port(const struct transport_tcp *t);
 void transport_tcp_join_reply(struct transport_tcp_join *join, const uint8_t *data, size_t len);
 

@@ -3,6 +3,7 @@
 #include "ids.h"
 
 #include <openssl/ssl.h>
+#include <stdbool.h>
 
 enum tls_protocol {
 	TLS_NONE,
@@ -10,7 +11,8 @@ enum tls_protocol {
 	TLS_JOIN, /* "ssi-join/1": only the server does */
 };
 
-/* One context serves both directions. */
+/* One context serves both directions.  -EKEYREJECTED: the files do not belong together.
+ */
 int tls_context_new(SSL_CTX **ret, const char *ca_file, const char *cert_file,
 		    const char *key_file);
 /* A client that joins: no certificate, trusts nothing yet. */
@@ -23,3 +25,10 @@ SSL *tls_server_new(SSL_CTX *context);
 enum tls_protocol tls_protocol(const SSL *ssl);
 /* The verified peer's number, of @cluster; NODE_NONE: no such certificate. */
 node_id tls_peer(const SSL *ssl, const char *cluster);
+/* The number in our own certificate. */
+node_id tls_self(const SSL_CTX *context, const char *cluster);
+/* The server of a join shows the authority of @fingerprint and a node's certificate
+ * signed by it. */
+bool tls_join_trusted(const SSL *ssl, const uint8_t fingerprint[static 32]);
+/* Why the last operation failed, static; empties OpenSSL's queue. */
+const char *tls_error(const SSL *ssl);
