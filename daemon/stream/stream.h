@@ -2,17 +2,17 @@
 /*
  * Standard streams whose two ends are on two nodes.
  *
- * Knows: env, space, rpc.  A stream is one direction of bytes, from a pipe on
- * one node to a pipe on another; its id is unique in the cluster (node << 32 |
- * counter).  Its two ends are told apart by role, since both may be on one node.  The reader reads its pipe only while the
- * writer has room (a window of 256 KiB) and keeps bytes until they are
- * acknowledged; each byte has a position, so that what is sent twice is taken
- * once.  End of file travels behind the last byte; a writer whose pipe lost its
- * reader tells the other side, which closes its pipe (so a program gets its SIGPIPE).
+ * Knows: env, space, rpc.  A stream is one direction of bytes, from a pipe on one node
+ * to a pipe on another; its id is unique in the cluster (node << 32 | counter).  Its two
+ * ends are told apart by role, since both may be on one node.  The reader reads its
+ * pipe only while it has room (256 KiB) and keeps bytes until they are
+ * acknowledged; each byte has a position, so that what is sent twice is taken once.  End of
+ * file travels behind the last byte; a writer whose pipe lost its reader tells the
+ * other side, which closes its pipe (so a program gets its SIGPIPE).
  *
- * Invariant: every byte is delivered once, in order, or the stream is broken at once on both
- * sides (a node was lost).  Descriptors and positions are kept by ssi-init; a
- * duplicate hides end of file, so dropping it is part of closing.
+ * Invariant: every byte is delivered once, in order, or the stream breaks on both
+ * sides (a node was lost).  ssid may be killed at any instant, on either node: what its
+ * ends hold is kept by ssi-init (stream_hand.h), and a successor goes on with it.
  */
 #include "env.h"
 #include "ids.h"
@@ -35,8 +35,10 @@ enum {
 	STREAM_E_ABSENT, /* no such end here */
 };
 
+/* With the ends that a predecessor left; they announce themselves. */
 int stream_room_new(struct stream_room **ret, const struct env *env, struct space *space,
 		    struct rpc *rpc);
+/* As ssid ends: the streams go on, with its successor. */
 struct stream_room *stream_room_free(struct stream_room *s);
 /* A node was lost: streams to it end. */
 void stream_on_node_lost(struct stream_room *s, node_id node);
@@ -46,10 +48,12 @@ stream_id stream_new_id(struct stream_room *s);
 /*
  * One end here; the other is, or will be, at @peer (which may be this node), and is told: from
  * now on it sends here, beginning with what was not acknowledged.  @peer NODE_NONE, for a
- * reader: nobody wants the bytes, they are dropped.  @owned_fd is the pipe's end
+ * reader: nobody wants the bytes, they are dropped.  @owned_fd is the end of a pipe
  * (O_NONBLOCK is not set on it: it may be shared; reads and writes never block the loop).
  * @position: bytes of the stream that went by before this end stood.  @rest (copied): bytes
  * behind it which an earlier end had in its hands; a reader sends, a writer writes them first.
+ * The very pipe of an end that was cut: the move is undone, that end goes on; @position and
+ * @rest are not looked at, since it has them still.
  */
 int stream_open(struct stream_room *s, stream_id id, enum stream_role role, node_id peer,
 		int owned_fd, uint64_t position, const void *rest, size_t n_rest);
@@ -64,20 +68,26 @@ int stream_by_pipe(const struct stream_room *s, ino_t pipe, struct stream_info *
 
 /*
  * The process at this end is frozen and leaves.  What is in the pipe and what this end
- * holds are taken and given to the caller, for stream_open() of the next end: a
- * reader's bytes that were not acknowledged, a writer's that its process has not read
- * (@app_fd: a duplicate of the process's end, the caller's).  This end is gone then, and
- * its descriptor is the caller's: to close when the move is done, to open again when
- * it is undone.  Nothing is sent, nothing is waited for.
+ * holds are copied for the caller, for stream_open() of the next end: a reader's
+ * bytes that were not acknowledged, a writer's that its process has not read
+ * (@app_fd: a duplicate of the process's end, the caller's; a reader needs none).
+ * Nothing is sent, nothing is waited for; < 0: the end is as it was.
+ *
+ * This end sleeps then, also in a successor of ssid, until stream_open() or
+ * stream_uncut() undo it, or the process is gone: then it is forgotten, with its bytes.  In a
+ * successor which is not told within a minute that the process goes on, it breaks.
  */
 struct stream_cut {
 	uint64_t position;
-	int owned_fd;
+	int owned_fd; /* of the pipe, for stream_open() */
 	uint8_t *owned_rest; /* malloc()ed */
 	size_t n_rest;
 };
 int stream_cut(struct stream_room *s, stream_id id, enum stream_role role, int app_fd,
 	       struct stream_cut *ret);
+/* For a successor that undoes a move: the process which has the other end of @pipe goes on
+ * here.  STREAM_E_ABSENT: no end at it was cut. */
+int stream_uncut(struct stream_room *s, ino_t pipe);
 
 /* Close: a reader tells end of file behind its last byte, a writer that nobody reads. */
 int stream_close(struct stream_room *s, stream_id id, enum stream_role role);

@@ -1,0 +1,410 @@
+/*
+ * Happy path: a reader takes bytes out of its pipe into its hand; it sends what it
+ * has there, one message at a time, each with the position of its first byte; the
+ * writer takes what is new into its hand, answers with the position it wants next,
+ * and puts the bytes into its pipe as room comes; the reader lets go of what is
+ * acknowledged.  A writer whose hand is full answers late: that is the
+ * back-pressure.
+ *
+ * Failure modes: a call that fails is made again after a pause, with the same
+ * position, and taken once; an end that moved, or whose ssid is new, announces
+ * itself, and the other goes on from there, so every end announces itself until it is
+ * answered.  An end that the other node does not know for ABSENT_MAX, or a node out of
+ * reach for SILENT_MAX, or lost, breaks the stream on this side too.  Positions that
+ * do not meet mean lost bytes: the stream breaks on both sides.
+ *
+ * An end that breaks gives up its pipe at once, and stays until the other side has
+ * heard of it.
+ *
+ * The pipes are shared with programs and may not be made non-blocking: bytes come and go
+ * by splice(SPLICE_F_NONBLOCK), which does not block whatever the flags of the two are.
+ * (It waits for the pipe's lock, which a program's read() holds while its own memory is
+ * faulted in.)
+ */
+#include "stream_internal.h"
+
+#include "err.h"
+#include "log.h"
+#include "stream.pb-c.h"
+
+#include <inttypes.h>
+#include <poll.h>
+
+static const nsec_t CALL_TIMEOUT = 30 * NSEC_PER_SEC;
+static const nsec_t PAUSE_MIN = 20 * NSEC_PER_MSEC;
+static const nsec_t PAUSE_MAX = NSEC_PER_SEC;
+static const nsec_t ABSENT_MAX = 20 * NSEC_PER_SEC;
+static const nsec_t SILENT_MAX = 600 * NSEC_PER_SEC;
+static const nsec_t CUT_MAX = 60 * NSEC_PER_SEC;
+
+struct stream_end *stream_end_find(const struct stream_room *s, stream_id id,
+				   enum stream_role role)
+{
+	struct stream_end *e;
+
+	LIST_FOREACH(e, &s->ends, entry)
+		if (e->id == id && e->mark.role == role)
+			return e;
+	return NULL;
+}
+
+static Ssi__Stream__Role wire_role(const struct stream_end *e)
+{
+	return stream_end_is_reader(e) ? SSI__STREAM__ROLE__READER : SSI__STREAM__ROLE__WRITER;
+}
+
+void stream_end_set_flag(struct stream_end *e, uint8_t flag)
+{
+	e->mark.flags |= flag;
+	stream_hand_mark(&e->hand, &e->mark);
+}
+
+void stream_end_set_peer(struct stream_end *e, node_id peer)
+{
+	if (e->mark.peer == peer)
+		return;
+	e->mark.peer = peer;
+	stream_hand_mark(&e->hand, &e->mark);
+}
+
+/* Ending. */
+
+void stream_end_answer(struct stream_end *e)
+{
+	Ssi__Stream__DataReply reply = SSI__STREAM__DATA_REPLY__INIT;
+
+	if (!e->unanswered)
+		return;
+	reply.position = stream_hand_behind(&e->hand);
+	reply.ended = stream_end_is(e, STREAM_ENDED);
+	rpc_reply(e->unanswered, &reply.base, RPC_NO_BULK);
+	e->unanswered = NULL;
+}
+
+void stream_end_cancel(struct stream_end *e)
+{
+	if (e->call)
+		rpc_cancel(e->room->rpc, e->call);
+	e->call = NULL;
+}
+
+void stream_end_quiet(struct stream_end *e)
+{
+	env_unwatch(e->room->env, &e->watch);
+	stream_end_cancel(e);
+	stream_end_answer(e);
+}
+
+void stream_end_free(struct stream_end *e)
+{
+	stream_end_quiet(e);
+	env_disarm(e->room->env, &e->again);
+	LIST_REMOVE(e, entry);
+	stream_hand_fini(&e->hand);
+	free(e);
+}
+
+void stream_end_close(struct stream_end *e)
+{
+	env_unwatch(e->room->env, &e->watch);
+	stream_hand_drop(&e->hand);
+	stream_end_free(e);
+}
+
+/* A pause, then go on.  The timer has been armed before: this cannot fail. */
+static void retry(struct stream_end *e, nsec_t since)
+{
+	nsec_t pause = (env_now(e->room->env) - since) / 4;
+
+	if (pause < PAUSE_MIN)
+		pause = PAUSE_MIN;
+	if (pause > PAUSE_MAX)
+		pause = PAUSE_MAX;
+	(void)env_arm(e->room->env, &e->again, pause);
+}
+
+/* The other side did not answer: try again soon, give up in the end. */
+static void absent(struct stream_end *e, enum rpc_status status, const char *text)
+{
+	nsec_t now = env_now(e->room->env);
+
+	if (!e->silent_since)
+		e->silent_since = now;
+	if (status != RPC_NOT_FOUND)
+		e->absent_since = 0;
+	else if (!e->absent_since)
+		e->absent_since = now;
+	if ((e->absent_since && now - e->absent_since > ABSENT_MAX) ||
+	    now - e->silent_since > SILENT_MAX) {
+		/* After its end it only was not told that all had come through. */
+		if (!stream_end_is(e, STREAM_ENDED | STREAM_BREAKS))
+			log_warning("stream %" PRIx64 ": its other end is gone (%s): closed",
+				    e->id, text);
+		return stream_end_close(e);
+	}
+	e->joined = false;
+	retry(e, e->silent_since);
+}
+
+void stream_end_present(struct stream_end *e)
+{
+	e->silent_since = e->absent_since = 0;
+}
+
+/* Breaking: the pipe is given up, the other side is told. */
+
+static void on_broken_done(void *owner, const struct rpc_result *result)
+{
+	struct stream_end *e = owner;
+
+	e->call = NULL;
+	if (result->status != RPC_OK)
+		return absent(e, result->status, result->text);
+	stream_end_close(e);
+}
+
+static void tell_broken(struct stream_end *e)
+{
+	Ssi__Stream__BrokenRequest q = SSI__STREAM__BROKEN_REQUEST__INIT;
+
+	if (e->mark.peer == NODE_NONE)
+		return stream_end_close(e);
+	if (e->call)
+		return;
+	q.id = e->id;
+	q.role = wire_role(e);
+	if (rpc_call(e->room->rpc, e->mark.peer, STREAM_BROKEN, &q.base, RPC_NO_BULK,
+		     CALL_TIMEOUT, on_broken_done, e, &e->call) != 0)
+		absent(e, RPC_FAILED, "out of memory");
+}
+
+void stream_end_break(struct stream_end *e)
+{
+	stream_end_set_flag(e, STREAM_BREAKS);
+	stream_end_quiet(e);
+	stream_hand_release(&e->hand);
+	stream_end_pump(e);
+}
+
+void stream_end_mismatch(struct stream_end *e)
+{
+	log_error("stream %" PRIx64 ": the positions of its ends do not meet: closed", e->id);
+	stream_end_break(e);
+}
+
+/* The reader's side. */
+
+/* The writer wants @position next: let go of what lies before.  False: it cannot be so. */
+static bool acknowledge(struct stream_end *e, uint64_t position)
+{
+	uint64_t n = position - e->hand.first;
+
+	return n <= e->hand.level && stream_hand_discard(&e->hand, n) == 0;
+}
+
+static void on_data_done(void *owner, const struct rpc_result *result)
+{
+	const Ssi__Stream__DataReply *reply = (const void *)result->reply;
+	struct stream_end *e = owner;
+
+	e->call = NULL;
+	/* Late because nobody reads there: the same bytes once more. */
+	if (result->status == RPC_TIMEOUT)
+		return stream_end_pump(e);
+	if (result->status != RPC_OK)
+		return absent(e, result->status, result->text);
+	stream_end_present(e);
+	if (!acknowledge(e, reply->position))
+		return stream_end_mismatch(e);
+	if (reply->ended && stream_end_is(e, STREAM_ENDED) && !e->hand.level)
+		return stream_end_close(e);
+	stream_end_pump(e);
+}
+
+static void send_data(struct stream_end *e)
+{
+	Ssi__Stream__DataRequest q = SSI__STREAM__DATA_REQUEST__INIT;
+	_cleanup_buf_ struct buf bytes = { 0 };
+	int r = stream_pipe_peek(e->hand.own, &bytes);
+
+	if (r == STREAM_PIPE_E_UNREADABLE)
+		return stream_end_break(e);
+	q.id = e->id;
+	q.position = e->hand.first;
+	q.end = stream_end_is(e, STREAM_ENDED) && bytes.len == e->hand.level;
+	if (r != 0 || rpc_call(e->room->rpc, e->mark.peer, STREAM_DATA, &q.base,
+			      (struct iovec){ bytes.data, bytes.len }, CALL_TIMEOUT,
+			      on_data_done, e, &e->call) != 0)
+		absent(e, RPC_FAILED, "out of memory");
+}
+
+static void watch(struct stream_end *e, unsigned events)
+{
+	if (!events)
+		env_unwatch(e->room->env, &e->watch);
+	else if (env_watch(e->room->env, &e->watch, events) < 0)
+		retry(e, 0);
+}
+
+static void pump_reader(struct stream_end *e)
+{
+	if (e->mark.peer == NODE_NONE) {
+		if (stream_hand_discard(&e->hand, e->hand.level) < 0 ||
+		    stream_end_is(e, STREAM_ENDED))
+			return stream_end_close(e);
+	}
+	watch(e, stream_end_is(e, STREAM_ENDED) || stream_hand_is_full(&e->hand) ? 0 : ENV_READ);
+	if (e->joined && !e->call && (e->hand.level || stream_end_is(e, STREAM_ENDED)))
+		send_data(e);
+}
+
+void stream_end_stop_reading(struct stream_end *e)
+{
+	stream_end_set_flag(e, STREAM_ENDED);
+	env_unwatch(e->room->env, &e->watch);
+	stream_hand_release(&e->hand);
+}
+
+/* The writer's side. */
+
+static void pump_writer(struct stream_end *e)
+{
+	ssize_t n = 0;
+	bool gave = false;
+
+	while (e->hand.level && (n = stream_hand_give(&e->hand)) > 0)
+		gave = true;
+	if (n < 0 && n != -EAGAIN)
+		return stream_end_break(e);
+	if (gave && e->hand.level <= e->hand.size / 2)
+		e->full = false;
+	if (!e->full)
+		stream_end_answer(e);
+	if (stream_end_is(e, STREAM_ENDED) && !e->hand.level)
+		return stream_end_close(e);
+	watch(e, e->hand.level ? ENV_WRITE : 0);
+}
+
+/* Both. */
+
+void stream_end_pump(struct stream_end *e)
+{
+	if (stream_end_is(e, STREAM_BREAKS))
+		tell_broken(e);
+	else if (stream_end_is_reader(e))
+		pump_reader(e);
+	else
+		pump_writer(e);
+}
+
+static void on_pipe(struct env_fd *watched, unsigned events)
+{
+	struct stream_end *e = container_of(watched, struct stream_end, watch);
+
+	if (stream_end_is_reader(e)) {
+		ssize_t n = stream_hand_take(&e->hand);
+
+		if (n == 0)
+			stream_end_stop_reading(e);
+		if (n < 0 && n != -EAGAIN)
+			return stream_end_break(e);
+	}
+	stream_end_pump(e);
+}
+
+bool stream_end_is_deserted(const struct stream_end *e)
+{
+	struct pollfd p = { e->hand.pipe, 0, 0 };
+
+	return e->hand.pipe < 0 || (poll(&p, 1, 0) == 1 && p.revents & (POLLHUP | POLLERR));
+}
+
+static void on_again(struct env_timer *timer)
+{
+	struct stream_end *e = container_of(timer, struct stream_end, again);
+
+	if (stream_end_is(e, STREAM_CUT)) {
+		if (!e->doubtful)
+			return;
+		if (!stream_end_is_deserted(e))
+			log_warning("stream %" PRIx64 ": nobody says whether its program "
+				    "moved: closed", e->id);
+		stream_end_close(e);
+	} else if (e->joined || stream_end_is(e, STREAM_BREAKS)) {
+		stream_end_pump(e);
+	} else {
+		stream_end_announce(e);
+	}
+}
+
+/* Announcing. */
+
+bool stream_end_meet(struct stream_end *e, uint64_t position)
+{
+	if (stream_end_is_reader(e))
+		return acknowledge(e, position);
+	return position <= stream_hand_behind(&e->hand);
+}
+
+uint64_t stream_end_position(const struct stream_end *e)
+{
+	return stream_end_is_reader(e) ? e->hand.first : stream_hand_behind(&e->hand);
+}
+
+static void on_announced(void *owner, const struct rpc_result *result)
+{
+	const Ssi__Stream__OpenReply *reply = (const void *)result->reply;
+	struct stream_end *e = owner;
+
+	e->call = NULL;
+	if (result->status != RPC_OK)
+		return absent(e, result->status, result->text);
+	stream_end_present(e);
+	e->joined = true;
+	if (!stream_end_meet(e, reply->position))
+		return stream_end_mismatch(e);
+	stream_end_pump(e);
+}
+
+void stream_end_announce(struct stream_end *e)
+{
+	Ssi__Stream__OpenRequest q = SSI__STREAM__OPEN_REQUEST__INIT;
+
+	if (e->mark.peer == NODE_NONE || stream_end_is(e, STREAM_BREAKS))
+		return stream_end_pump(e);
+	/* Meanwhile the pipe and the hand may move what they can. */
+	if (!e->call) {
+		q.id = e->id;
+		q.role = wire_role(e);
+		q.position = stream_end_position(e);
+		if (rpc_call(e->room->rpc, e->mark.peer, STREAM_OPEN, &q.base, RPC_NO_BULK,
+			     CALL_TIMEOUT, on_announced, e, &e->call) != 0)
+			return absent(e, RPC_FAILED, "out of memory");
+	}
+	stream_end_pump(e);
+}
+
+/* Life. */
+
+int stream_end_new(struct stream_room *s, stream_id id, const struct stream_mark *mark,
+		   const struct stream_hand *hand, ino_t inode, struct stream_end **ret)
+{
+	struct stream_end *e = calloc(1, sizeof(*e));
+	int r;
+
+	if (!e)
+		return err_origin(-ENOMEM);
+	*e = (struct stream_end){ .room = s, .id = id, .mark = *mark, .inode = inode,
+				  .hand = *hand };
+	e->watch = (struct env_fd){ .cb = on_pipe, .fd = hand->pipe };
+	e->again.cb = on_again;
+	/* Only the first arming of a timer can fail; this one matters to a doubtful end. */
+	r = env_arm(s->env, &e->again, CUT_MAX);
+	if (r < 0) {
+		free(e);
+		return r;
+	}
+	LIST_INSERT_HEAD(&s->ends, e, entry);
+	*ret = e;
+	return 0;
+}

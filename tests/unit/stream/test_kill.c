@@ -1,0 +1,361 @@
+/*
+ * ssid is killed while numbered words flow: on one node, on the other, on both, at any
+ * instant or at a system call of its own.  Every word comes once, in order, and
+ * behind the last one end of file; a program that nobody reads is told.
+ *
+ * argv[2]: how many kills a test, 200 if absent.
+ */
+#include "stream_fixture.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <time.h>
+
+enum { STREAMS = 4, WORDS = 4096 };
+
+static struct shared {
+	volatile bool stop;
+	struct {
+		uint64_t to_send, to_read; /* words; UINT64_MAX: until stopped, to the end */
+		volatile uint64_t sent, came, wrong;
+		volatile bool broken; /* the feeder was told that nobody reads */
+		volatile bool ended;
+	} of[STREAMS];
+} *shared;
+
+static int n_kills = 200;
+static pid_t nodes[2];
+
+static _Noreturn void run_feeder(size_t i, int fd)
+{
+	static uint32_t words[WORDS];
+	uint64_t next = 0;
+	unsigned seed = (unsigned)i;
+
+	while (!shared->stop && next < shared->of[i].to_send) {
+		size_t n = 1 + (size_t)rand_r(&seed) % WORDS, done = 0;
+
+		if (n > shared->of[i].to_send - next)
+			n = shared->of[i].to_send - next;
+		for (size_t k = 0; k < n; k++)
+			words[k] = (uint32_t)next++;
+		while (done < n * sizeof(*words)) {
+			ssize_t r = write(fd, (char *)words + done, n * sizeof(*words) - done);
+
+			if (r < 0) {
+				shared->of[i].broken = errno == EPIPE;
+				_exit(1);
+			}
+			done += (size_t)r;
+		}
+		shared->of[i].sent = next;
+	}
+	_exit(0);
+}
+
+static _Noreturn void run_checker(size_t i, int fd)
+{
+	static char bytes[65536];
+	uint32_t expected = 0, word;
+	unsigned seed = (unsigned)i;
+	size_t have = 0, at;
+	ssize_t n = -1;
+
+	while (shared->of[i].came < shared->of[i].to_read &&
+	       (n = read(fd, 
+			bytes + have, 1 + (size_t)rand_r(&seed) % (sizeof(bytes) - have))) > 0) {
+		have += (size_t)n;
+		for (at = 0; at + 4 <= have; at += 4) {
+			memcpy(&word, bytes + at, 4);
+			if (word != expected)
+				shared->of[i].wrong++;
+			expected = word + 1;
+			shared->of[i].came++;
+		}
+		memmove(bytes, bytes + at, have - at);
+		have -= at;
+	}
+	if (n == 0)
+		shared->of[i].wrong += have != 0;
+	shared->of[i].ended = n == 0;
+	_exit(0);
+}
+
+/* The streams stand before the first ssid that is killed. */
+static void open_streams(void)
+{
+	struct env_event *event;
+	struct node n[2];
+	int p[STREAMS][4];
+
+	assert_int_equal(env_event_new(&event), 0);
+	for (node_id i = 0; i < 2; i++)
+		node_start(&n[i], i + 1, event);
+	for (size_t i = 0; i < STREAMS; i++) {
+		struct node *from = &n[i & 1], *to = &n[i >> 1 & 1];
+		stream_id id = stream_new_id(from->room);
+
+		assert_int_equal(pipe2(p[i], O_CLOEXEC), 0);
+		assert_int_equal(pipe2(p[i] + 2, O_CLOEXEC), 0);
+		assert_int_equal(stream_open(from->room, id, STREAM_READER, to->id, p[i][0], 0,
+					     NULL, 0),
+				 0);
+		assert_int_equal(stream_open(to->room, id, STREAM_WRITER, from->id, p[i][3], 0,
+					     NULL, 0),
+				 0);
+	}
+	for (node_id i = 0; i < 2; i++)
+		node_stop(&n[i]);
+	(void)env_event_free(event);
+	for (size_t i = 0; i < STREAMS; i++) {
+		if (fork() == 0) {
+			for (size_t k = i; k < STREAMS; k++)
+				for (int e = 1; e < 3; e++)
+					if (p[k][e] != p[i][1])
+						(void)close(p[k][e]);
+			run_feeder(i, p[i][1]);
+		}
+		(void)close(p[i][1]);
+		if (fork() == 0)
+			run_checker(i, p[i][2]);
+		(void)close(p[i][2]);
+	}
+}
+
+static void start(size_t i)
+{
+	nodes[i] = fork();
+	if (nodes[i] == 0) {
+		struct env_event *event;
+		struct node n;
+
+		assert_int_equal(env_event_new(&event), 0);
+		node_start(&n, (node_id)i + 1, event);
+		(void)env_event_run(event);
+		_exit(0);
+	}
+}
+
+static bool died_alone;
+static int n_traced;
+
+static void kill_node(size_t i)
+{
+	int status;
+
+	(void)kill(nodes[i], SIGKILL);
+	(void)waitpid(nodes[i], &status, __WALL);
+	died_alone |= !WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL;
+}
+
+/* Let it go on to its @n-th entry into or return from a system call, for 50 ms at most. */
+static void trace(size_t i, unsigned n)
+{
+	int status = 0;
+
+	if (ptrace(PTRACE_SEIZE, nodes[i], NULL, (void *)PTRACE_O_EXITKILL) < 0 ||
+	    ptrace(PTRACE_INTERRUPT, nodes[i], NULL, NULL) < 0)
+		return;
+	for (int idle = 0; idle < 500;) {
+		if (waitpid(nodes[i], &status, __WALL | WNOHANG) != nodes[i]) {
+			(void)usleep(10);
+			idle++;
+		} else if (!WIFSTOPPED(status) || n-- == 0 ||
+			   ptrace(PTRACE_SYSCALL, nodes[i], NULL, NULL) < 0) {
+			n_traced += WIFSTOPPED(status);
+			return;
+		}
+	}
+}
+
+/* One, the other or both, and a successor of each. */
+static void kill_some(void)
+{
+	unsigned which = 1u + (unsigned)rand() % 3;
+	bool traced = rand() % 2;
+
+	(void)usleep((useconds_t)rand() % (rand() % 4 ? 6000 : 40000));
+	for (size_t i = 0; i < 2; i++)
+		if (which & 1u << i) {
+			if (traced)
+				trace(i, (unsigned)rand() % 400);
+			kill_node(i);
+		}
+	for (size_t i = 0; i < 2; i++)
+		if (which & 1u << i)
+			start(i);
+}
+
+static bool is_over(size_t i)
+{
+	return shared->of[i].to_read == UINT64_MAX ? shared->of[i].ended : shared->of[i].broken;
+}
+
+static bool are_over(void)
+{
+	for (size_t i = 0; i < STREAMS; i++)
+		if (!is_over(i))
+			return false;
+	return true;
+}
+
+static bool wait_over(unsigned seconds)
+{
+	for (unsigned k = 0; k < seconds * 100; k++) {
+		if (are_over())
+			return true;
+		(void)usleep(10000);
+	}
+	return false;
+}
+
+static void reap_programs(void)
+{
+	int status;
+
+	while (waitpid(-1, &status, WNOHANG) > 0)
+		;
+}
+
+/* What is kept goes, at the latest when an end gave up one that has forgotten it. */
+static void check_nothing_left(void)
+{
+	struct env_event *event;
+	struct node n[2];
+
+	assert_int_equal(env_event_new(&event), 0);
+	for (node_id i = 0; i < 2; i++)
+		node_start(&n[i], i + 1, event);
+	turn(event, 200 * NSEC_PER_MSEC);
+	clock_advance(21 * NSEC_PER_SEC);
+	for (node_id i = 0; i < 2; i++)
+		turn_until(event, node_kept(&n[i]) == 0);
+	for (node_id i = 0; i < 2; i++)
+		node_stop(&n[i]);
+	(void)env_event_free(event);
+}
+
+static struct {
+	uint64_t sent, came, wrong;
+} total;
+
+static void count(void)
+{
+	for (size_t i = 0; i < STREAMS; i++) {
+		total.wrong += shared->of[i].wrong;
+		if (shared->of[i].to_read != UINT64_MAX)
+			continue;
+		total.sent += shared->of[i].sent;
+		total.came += shared->of[i].came;
+	}
+}
+
+static int up(void **state)
+{
+	srand((unsigned)time(NULL));
+	memset(&total, 0, sizeof(total));
+	died_alone = false;
+	n_traced = 0;
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		      -1, 0);
+	return shared == MAP_FAILED ? -1 : 0;
+}
+
+static int down(void **state)
+{
+	return munmap(shared, sizeof(*shared));
+}
+
+static void every_word_comes_once_in_order(void **state)
+{
+	bool over;
+
+	for (size_t i = 0; i < STREAMS; i++)
+		shared->of[i].to_send = shared->of[i].to_read = UINT64_MAX;
+	open_streams();
+	for (size_t i = 0; i < 2; i++)
+		start(i);
+	for (int k = 0; k < n_kills; k++)
+		kill_some();
+	shared->stop = true;
+	over = wait_over(30);
+	for (size_t i = 0; i < 2; i++)
+		kill_node(i);
+	reap_programs();
+	count();
+	(void)printf("# %d kills, %d at a system call: %llu words sent, %llu came, "
+		     "%llu out of order\n", n_kills, n_traced,
+		     (unsigned long long)total.sent, (unsigned long long)total.came,
+		     (unsigned long long)total.wrong);
+	assert_true(over);
+	assert_int_equal(total.wrong, 0);
+	assert_int_equal(total.came, total.sent);
+	assert_true(total.came > (uint64_t)n_kills * 100);
+	assert_false(died_alone);
+	check_nothing_left();
+}
+
+/* One in four has a reader that leaves. */
+static void set_lengths(void)
+{
+	memset(shared, 0, sizeof(*shared));
+	for (size_t i = 0; i < STREAMS; i++) {
+		shared->of[i].to_send = (uint64_t)rand() % (rand() % 2 ? 300 : 3000000);
+		shared->of[i].to_read = UINT64_MAX;
+		if (rand() % 4)
+			continue;
+		shared->of[i].to_read = shared->of[i].to_send;
+		shared->of[i].to_send = UINT64_MAX;
+	}
+}
+
+static void streams_end_whenever_ssid_is_killed(void **state)
+{
+	int k = 0, rounds = 0;
+	bool over = true;
+
+	for (; k < n_kills && over; rounds++) {
+		set_lengths();
+		open_streams();
+		for (size_t i = 0; i < 2; i++)
+			start(i);
+		for (int n = 0; n < 100 && !are_over(); n++, k++)
+			kill_some();
+		over = wait_over(30);
+		for (size_t i = 0; i < 2; i++)
+			kill_node(i);
+		reap_programs();
+		count();
+	}
+	(void)printf("# %d kills, %d ends: %llu words sent, %llu came, %llu out of order\n", k,
+		     rounds * STREAMS, (unsigned long long)total.sent,
+		     (unsigned long long)total.came, (unsigned long long)total.wrong);
+	assert_true(over);
+	assert_int_equal(total.wrong, 0);
+	assert_int_equal(total.came, total.sent);
+	assert_false(died_alone);
+	check_nothing_left();
+}
+
+static int tests(void)
+{
+	const struct CMUnitTest all[] = {
+		cmocka_unit_test_setup_teardown(every_word_comes_once_in_order, up, down),
+		cmocka_unit_test_setup_teardown(streams_end_whenever_ssid_is_killed, up, down),
+	};
+
+	return cmocka_run_group_tests_name("stream kill", all, NULL, NULL);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 2)
+		n_kills = atoi(argv[2]);
+	return stream_fixture_main(argc, argv, tests);
+}
