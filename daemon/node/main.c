@@ -119,6 +119,7 @@ int main(int argc, char **argv)
 		return EXIT_NOT_CONFIGURED;
 	if (dump) {
 		config_dump(&config, stdout);
+		config_fini(&config);
 		return EXIT_SUCCESS;
 	}
 	log_set_level((enum log_level)config.log_level);
