@@ -36,6 +36,8 @@ static const struct sm_state states[] = {
 	[ENDED] = { "ended", 0 },
 };
 
+enum { TRIES_MAX = 10 }; /* to reserve the PIDs */
+
 struct reviving {
 	struct checkpoint_room *room;
 	struct sm sm;
@@ -55,6 +57,8 @@ struct reviving {
 	struct process_member *members;
 	size_t n_members;
 	bool reserved;
+	unsigned tries;
+	struct env_timer again;
 	struct tree_pipes *pipes;
 	struct process_arrival *arrival;
 	struct space_group *group;
@@ -67,6 +71,7 @@ static void undo(struct reviving *v);
 
 static void reviving_free(struct reviving *v)
 {
+	env_disarm(v->room->n.env, &v->again);
 	image_store_free(v->images);
 	manifest_free(v->manifest);
 	inventory_free(v->restored);
@@ -310,11 +315,23 @@ static int restore(struct reviving *v)
 
 /* Reserving. */
 
+static void reserve(struct reviving *v);
+
+static void on_again(struct env_timer *timer)
+{
+	reserve(container_of(timer, struct reviving, again));
+}
+
 static void on_reserved(void *owner, enum rpc_status status, const char *text)
 {
 	struct reviving *v = owner;
 	int r;
 
+	/* What stood in the way may be on its way out: a shadow that an earlier try gave
+	 * back, or the process itself, killed a moment ago. */
+	if (status == RPC_CONFLICT && v->tries++ < TRIES_MAX &&
+	    env_arm(v->room->n.env, &v->again, 100 * NSEC_PER_MSEC) == 0)
+		return;
 	if (status != RPC_OK)
 		return fail(v, status, "%s", text);
 	v->reserved = true;
@@ -347,17 +364,21 @@ static int make_members(struct reviving *v)
 	return 0;
 }
 
-static void next_reserve(struct reviving *v)
+static void reserve(struct reviving *v)
 {
-	int r;
+	int r = process_reserve(v->room->n.process, v->members, v->n_members,
+				rpc_self(v->room->n.rpc), on_reserved, v);
 
-	sm_move(&v->sm, RESERVING);
-	r = make_members(v);
-	if (r == 0)
-		r = process_reserve(v->room->n.process, v->members, v->n_members,
-				    rpc_self(v->room->n.rpc), on_reserved, v);
 	if (r != 0)
 		fail(v, RPC_FAILED, "its PIDs cannot be reserved: %s", strerror(-err_fold(r)));
+}
+
+static void next_reserve(struct reviving *v)
+{
+	sm_move(&v->sm, RESERVING);
+	if (make_members(v) < 0)
+		return fail(v, RPC_FAILED, "out of memory");
+	reserve(v);
 }
 
 /* Checking. */
@@ -476,6 +497,7 @@ void checkpoint_restart_begin(struct checkpoint_room *c, struct rpc_call *call,
 	v->deadline = env_now(c->n.env) + q->timeout_ns;
 	v->directory = checkpoint_path_parse(&q->directory);
 	v->name = strdup(q->name);
+	v->again.cb = on_again;
 	sm_init(&v->sm, "restart", states, v->number, FETCHING);
 	if (!checkpoint_caller_parse(&v->caller, q->caller) || !v->directory || !v->name ||
 	    q->n_streams != N_ELEMENTS(v->streams))
