@@ -77,6 +77,9 @@ static void judge(struct report *r, const struct inventory_file *f,
 		report_line(r, "%s %s: %s here", what, f->path, strerror(-s->error));
 	else if ((s->mode & S_IFMT) != (f->mode & S_IFMT))
 		report_line(r, "%s %s: of another type here", what, f->path);
+	else if (s->mode != f->mode)
+		report_line(r, "%s %s: of another mode here (%03o, not %03o)", what, f->path,
+			    s->mode & 07777, f->mode & 07777);
 	else if (f->build_id[0] && strcmp(f->build_id, s->build_id) != 0)
 		report_line(r, "%s %s: another build here (build id %.12s, not %.12s)",
 			    what, f->path, s->build_id[0] ? s->build_id : "none",

@@ -16,7 +16,7 @@ enum migration_side { MIGRATION_SOURCE = 1, MIGRATION_TARGET = 2 };
 enum migration_step {
 	MIGRATION_STEP_NONE = 0,
 	MIGRATION_STEP_OPEN = 1,      /* may be undone by this side */
-	MIGRATION_STEP_DECIDING = 2,  /* source: COMMIT was sent */
+	MIGRATION_STEP_DECIDING = 2,  /* source: the target may have a copy that is ready */
 	MIGRATION_STEP_COMMITTED = 3, /* the copy runs */
 };
 
@@ -26,6 +26,9 @@ struct migration_entry {
 	uint32_t step; /* enum migration_step */
 	pid_t root;
 	node_id peer;
+	/* Of the copy; source from DECIDING on, target when COMMITTED. */
+	uint32_t generation;
+	pid_t app;
 };
 
 struct migration_journal;

@@ -5,10 +5,12 @@
  * again, dump and ship, cut its streams, have it restored, COMMIT, become
  * shadows, answer.
  *
- * Failure modes: anything before COMMIT -> the target is told to forget, the tree
- * thaws and runs on, the asker gets one line.  After COMMIT was sent and before it
- * was answered, the tree stays frozen: the target is asked again and again, until it
- * says committed, says it knows nothing of it (undo), or a view excludes it (undo).
+ * Failure modes: anything before RESTORE -> the target is told to forget, the tree
+ * thaws and runs on, the asker gets one line.  Once RESTORE was sent the target may
+ * have a copy that is ready, which runs if a view excludes us: so the tree stays frozen
+ * until the target has acknowledged the abort, has said that it runs there (then we
+ * depart), or a view excludes it.  After COMMIT was sent and before it was answered
+ * the target is asked again and again, with the same three answers.
  */
 #include "migration_wire.h"
 
@@ -47,7 +49,7 @@ static const struct sm_state states[] = {
 	[COMMITTING] = { "committing", SM_TO(DEPARTING) | SM_TO(QUERYING) | SM_TO(UNDOING) },
 	[QUERYING] = { "querying", SM_TO(DEPARTING) | SM_TO(UNDOING) },
 	[DEPARTING] = { "departing", SM_TO(ENDED) },
-	[UNDOING] = { "undoing", SM_TO(ENDED) },
+	[UNDOING] = { "undoing", SM_TO(DEPARTING) | SM_TO(ENDED) },
 	[ENDED] = { "ended", 0 },
 };
 
@@ -65,6 +67,10 @@ struct migration_source {
 	pid_t root;
 	node_id target;
 	bool dry_run, held, asked;
+	bool resumed; /* begun by a predecessor of this ssid */
+	bool may_be_ready; /* RESTORE was sent, and no abort acknowledged */
+	bool aborting;     /* an abort is under way, or waits for its turn */
+	uint32_t generation; /* of the copy; 0: not known yet */
 	nsec_t deadline;
 	struct env_timer timer;
 	struct rpc_call *call; /* who asked; NULL after a restart of ssid */
@@ -96,7 +102,8 @@ static void next_restore(struct migration_source *s);
 static void next_commit(struct migration_source *s);
 static void next_depart(struct migration_source *s);
 static void undo(struct migration_source *s);
-static void on_query_timer(struct env_timer *timer);
+static void committed(struct migration_source *s);
+static void on_timer(struct env_timer *timer);
 
 static const char *target_name(const struct migration_source *s)
 {
@@ -121,7 +128,8 @@ static void source_free(struct migration_source *s)
 static void journal(struct migration_source *s, enum migration_step step)
 {
 	struct migration_entry e = { .id = s->id, .side = MIGRATION_SOURCE, .step = step,
-				     .root = s->root, .peer = s->target };
+				     .root = s->root, .peer = s->target,
+				     .generation = s->generation };
 
 	(void)migration_journal_set(s->room->journal, &e);
 }
@@ -193,7 +201,55 @@ static void send_abort(struct migration_source *s)
 		       10 * NSEC_PER_SEC, forget_reply, NULL, NULL);
 }
 
-/* Nothing of it stands on the target, or will: run on. */
+/* A view says so; that none says anything of it is no answer. */
+static bool target_excluded(const struct migration_source *s)
+{
+	const struct membership_node *n = membership_node(s->room->n.membership, s->target);
+
+	return n && n->state != MEMBER_UP;
+}
+
+static void on_aborted(void *owner, const struct rpc_result *result)
+{
+	struct migration_source *s = owner;
+
+	if (result->status == RPC_CONFLICT) {
+		s->outcome = (struct migration_outcome){ .status = RPC_OK };
+		return committed(s);
+	}
+	if (result->status != RPC_OK && !target_excluded(s)) {
+		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
+		return;
+	}
+	s->aborting = s->asked = s->may_be_ready = false;
+	undo(s);
+}
+
+static void abort_surely(struct migration_source *s)
+{
+	Ssi__Migration__AbortRequest q = SSI__MIGRATION__ABORT_REQUEST__INIT;
+
+	q.id = s->id;
+	s->aborting = true;
+	if (rpc_call(s->room->n.rpc, s->target, MIGRATION_ABORT, &q.base, RPC_NO_BULK,
+		     3 * NSEC_PER_SEC, on_aborted, s, NULL) != 0)
+		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
+}
+
+/* What a predecessor cut, without having told us what. */
+static void uncut(struct migration_source *s)
+{
+	struct inventory *i = NULL;
+
+	if (inventory_take(&i, s->room->n.space, s->root) != 0)
+		return;
+	for (size_t k = 0; k < i->n_files; k++)
+		if (i->files[k].type == INVENTORY_PIPE)
+			(void)stream_uncut(s->room->n.stream, i->files[k].inode);
+	inventory_free(i);
+}
+
+/* When nothing of it stands on the target, or will: run on. */
 static void undo(struct migration_source *s)
 {
 	int r;
@@ -203,13 +259,17 @@ static void undo(struct migration_source *s)
 		if (s->dump)
 			criu_cancel(s->dump);
 	}
-	/* Both refer to us, and call back here when they are over. */
-	if (s->dump || s->under_way)
+	/* All refer to us, and call back here when they are over. */
+	if (s->dump || s->under_way || s->aborting)
 		return;
+	if (s->may_be_ready)
+		return abort_surely(s);
 	if (s->asked)
 		send_abort(s);
 	if (s->pipes)
 		tree_pipes_undo(s->pipes);
+	if (s->resumed)
+		uncut(s);
 	r = s->group ? space_group_thaw(s->group) : 0;
 	if (r != 0)
 		log_error("process %d: cannot be thawed: %s", s->root, strerror(-err_fold(r)));
@@ -349,9 +409,12 @@ static void name_members(struct migration_source *s)
 	struct process_record record = { .pid = s->root, .app = s->root };
 
 	(void)process_record(s->room->n.process, s->root, &record);
+	/* After a restart of ssid: as the copy was told, whatever the record says by now. */
+	if (!s->generation)
+		s->generation = record.generation + 1;
 	for (size_t i = 0; i < s->n_members; i++) {
 		s->members[i].app = record.app ? record.app : s->root;
-		s->members[i].generation = record.generation + 1;
+		s->members[i].generation = s->generation;
 	}
 }
 
@@ -559,6 +622,8 @@ static void next_restore(struct migration_source *s)
 	q.n_members = s->n_members;
 	q.pipes = pipes;
 	q.n_pipes = tree_pipes_count(s->pipes);
+	s->may_be_ready = r == 0;
+	journal(s, MIGRATION_STEP_DECIDING);
 	if (r == 0)
 		r = err_fold(rpc_call(s->room->n.rpc, s->target, MIGRATION_RESTORE, &q.base,
 				      RPC_NO_BULK, time_left(s), on_restored, s, NULL));
@@ -579,9 +644,14 @@ static void committed(struct migration_source *s)
 	next_depart(s);
 }
 
-static void on_query_timer(struct env_timer *timer)
+static void on_timer(struct env_timer *timer)
 {
-	query(container_of(timer, struct migration_source, timer));
+	struct migration_source *s = container_of(timer, struct migration_source, timer);
+
+	if (s->sm.state == UNDOING)
+		abort_surely(s);
+	else
+		query(s);
 }
 
 static void on_queried(void *owner, const struct rpc_result *result)
@@ -593,7 +663,7 @@ static void on_queried(void *owner, const struct rpc_result *result)
 		return committed(s);
 	if (result->status == RPC_OK && reply->state == SSI__MIGRATION__QUERY_REPLY__STATE__UNKNOWN)
 		return fail(s, RPC_FAILED, "the target lost the copy before it ran");
-	if (!membership_is_up(s->room->n.membership, s->target))
+	if (target_excluded(s))
 		return fail(s, RPC_DOWN, "the target left the cluster");
 	/* It stands ready: our COMMIT did not come through, and may come twice. */
 	if (result->status == RPC_OK)
@@ -607,11 +677,14 @@ static void on_committed(void *owner, const struct rpc_result *result)
 
 	if (result->status == RPC_OK)
 		return committed(s);
+	if (s->sm.state == QUERYING) {
+		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
+		return;
+	}
 	log_warning("process %d: %s has not acknowledged the commit (%s), asking until it does "
 		    "or leaves",
 		    s->root, target_name(s), result->text);
-	if (s->sm.state == COMMITTING)
-		sm_move(&s->sm, QUERYING);
+	sm_move(&s->sm, QUERYING);
 	query(s);
 }
 
@@ -640,7 +713,6 @@ static void send_commit(struct migration_source *s)
 static void next_commit(struct migration_source *s)
 {
 	sm_move(&s->sm, COMMITTING);
-	journal(s, MIGRATION_STEP_DECIDING);
 	progress(s, "commit", s->shipped, s->shipped);
 	send_commit(s);
 }
@@ -701,7 +773,7 @@ static struct migration_source *source_new(struct migration_room *m, uint64_t id
 	s->id = id;
 	s->root = root;
 	s->target = target;
-	s->timer.cb = on_query_timer;
+	s->timer.cb = on_timer;
 	sm_init(&s->sm, "migration", states, id, LOOKING);
 	LIST_INSERT_HEAD(&m->sources, s, entry);
 	m->n_sources++;
@@ -734,8 +806,7 @@ void migration_source_on_view(struct migration_room *m)
 
 	for (s = LIST_FIRST(&m->sources); s; s = next) {
 		next = LIST_NEXT(s, entry);
-		if (s->sm.state == QUERYING && s->timer.due &&
-		    !membership_is_up(m->n.membership, s->target)) {
+		if (s->sm.state == QUERYING && s->timer.due && target_excluded(s)) {
 			env_disarm(m->n.env, &s->timer);
 			fail(s, RPC_DOWN, "the target left the cluster");
 		}
@@ -743,8 +814,8 @@ void migration_source_on_view(struct migration_room *m)
 }
 
 /*
- * A predecessor's move.  The tree is still frozen in its group.  Before COMMIT
- * was sent it is ours to undo; after, the target knows.
+ * A predecessor's move.  The tree is still frozen in its group.  It is undone,
+ * unless the target says that it runs there.
  */
 void migration_source_resume(struct migration_room *m, const struct migration_entry *e)
 {
@@ -753,7 +824,9 @@ void migration_source_resume(struct migration_room *m, const struct migration_en
 
 	if (!s)
 		return log_error("process %d: no memory to end its move", e->root);
-	s->asked = true;
+	s->asked = s->resumed = true;
+	s->may_be_ready = e->step == MIGRATION_STEP_DECIDING;
+	s->generation = e->generation;
 	s->deadline = env_now(m->n.env) + 60 * NSEC_PER_SEC;
 	s->frozen_at = env_now(m->n.env);
 	s->held = process_hold(m->n.process, s->root) == 0;
@@ -772,10 +845,10 @@ void migration_source_resume(struct migration_room *m, const struct migration_en
 	if (s->work_result < 0)
 		log_error("process %d: cannot be looked at after a restart: %s", s->root,
 			  strerror(-s->work_result));
-	s->sm.state = e->step == MIGRATION_STEP_COMMITTED ? COMMITTING : QUERYING;
-	if (e->step == MIGRATION_STEP_COMMITTED)
-		return committed(s);
-	query(s);
+	if (e->step == MIGRATION_STEP_DECIDING)
+		return fail(s, RPC_FAILED, "ssid was restarted in the middle");
+	s->sm.state = COMMITTING;
+	committed(s);
 }
 
 void migration_sources_free(struct migration_room *m)

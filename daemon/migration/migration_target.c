@@ -7,7 +7,9 @@
  *
  * Failure modes: before COMMIT anything ends with nothing left here and our
  * shadows as they stood.  A source that says nothing for IDLE_MAX is given up,
- * unless the tree is ready: then only COMMIT, ABORT or a view decides.
+ * unless the tree is ready: then only COMMIT, ABORT or a view decides.  A node without
+ * its lease takes no COMMIT, and one that a view had excluded gives up what is not
+ * committed: its source has gone on without it.
  */
 #include "migration_wire.h"
 
@@ -57,6 +59,7 @@ struct migration_target {
 	struct sm sm;
 	uint64_t id;
 	node_id source;
+	uint64_t incarnation; /* ours, when we were asked */
 	pid_t root;
 	struct env_timer idle;
 	struct image_store *images;
@@ -92,6 +95,13 @@ static void target_free(struct migration_target *t)
 	free(t);
 }
 
+static uint64_t own_incarnation(struct migration_room *m)
+{
+	const struct membership_node *self = membership_node(m->n.membership, rpc_self(m->n.rpc));
+
+	return self ? self->incarnation : 0;
+}
+
 static struct migration_target *find(struct migration_room *m, uint64_t id, node_id source)
 {
 	struct migration_target *t;
@@ -107,6 +117,10 @@ static int journal(struct migration_target *t, enum migration_step step)
 	struct migration_entry e = { .id = t->id, .side = MIGRATION_TARGET, .step = step,
 				     .root = t->root, .peer = t->source };
 
+	if (t->members) {
+		e.generation = t->members[0].generation;
+		e.app = t->members[0].app;
+	}
 	return migration_journal_set(t->room->journal, &e);
 }
 
@@ -280,6 +294,7 @@ void migration_target_on_ask(struct migration_room *m, struct rpc_call *call,
 	t->room = m;
 	t->id = q->id;
 	t->source = rpc_call_peer(call);
+	t->incarnation = own_incarnation(m);
 	t->root = q->root;
 	t->call = call;
 	t->idle.cb = on_idle;
@@ -463,6 +478,8 @@ void migration_target_on_commit(struct migration_room *m, struct rpc_call *call,
 	bool done = migration_journal_step(m->journal, q->id, MIGRATION_TARGET) ==
 		    MIGRATION_STEP_COMMITTED;
 
+	if (!done && !membership_lease_held(m->n.membership))
+		return rpc_fail(call, RPC_DOWN, "that node is out of touch with the cluster");
 	if (!done && (!t || t->sm.state != READY))
 		return rpc_fail(call, RPC_NOT_FOUND, "no such move is ready there");
 	if (!done)
@@ -476,6 +493,9 @@ void migration_target_on_abort(struct migration_room *m, struct rpc_call *call,
 	struct migration_target *t = find(m, q->id, rpc_call_peer(call));
 	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
 
+	if (migration_journal_step(m->journal, q->id, MIGRATION_TARGET) ==
+	    MIGRATION_STEP_COMMITTED)
+		return rpc_fail(call, RPC_CONFLICT, "it runs there already");
 	rpc_reply(call, &reply.base, RPC_NO_BULK);
 	if (t && t->sm.state != UNDOING)
 		fail(t, RPC_FAILED, "the source has given up");
@@ -506,13 +526,52 @@ void migration_target_on_view(struct migration_room *m)
 
 	for (t = LIST_FIRST(&m->targets); t; t = next) {
 		next = LIST_NEXT(t, entry);
+		if (t->sm.state == UNDOING)
+			continue;
+		if (own_incarnation(m) != t->incarnation) {
+			fail(t, RPC_DOWN, "this node was out of the cluster");
+			continue;
+		}
 		if (membership_is_up(m->n.membership, t->source))
 			continue;
 		if (t->sm.state == READY)
 			commit(t);
-		else if (t->sm.state != UNDOING)
+		else
 			fail(t, RPC_DOWN, "the source left the cluster");
 	}
+}
+
+static int adopt_tree(struct migration_room *m, const struct migration_entry *e,
+		      const struct inventory *i)
+{
+	_cleanup_free_ struct process_member *members = calloc(i->n_tasks, sizeof(*members));
+
+	if (!members)
+		return err_origin(-ENOMEM);
+	for (size_t k = 0; k < i->n_tasks; k++)
+		members[k] = (struct process_member){
+			.pid = i->tasks[k].pid, .ppid = k == 0 ? 0 : i->tasks[k].ppid,
+			.pgid = i->tasks[k].pgid, .sid = i->tasks[k].sid, .app = e->app,
+			.uid = i->tasks[k].uid, .generation = e->generation,
+		};
+	return process_arrive_adopt(m->n.process, members, i->n_tasks);
+}
+
+/* Its records were perhaps not written yet. */
+static void adopt(struct migration_room *m, const struct migration_entry *e)
+{
+	struct process_record record;
+	struct inventory *i = NULL;
+	int r;
+
+	if (process_record(m->n.process, e->root, &record) != 0)
+		return; /* ended, or gone on */
+	r = inventory_take(&i, m->n.space, e->root);
+	if (r == 0)
+		r = adopt_tree(m, e, i);
+	if (r < 0 && r != -ESRCH)
+		log_error("process %d: arrived, has no record here: %s", e->root, strerror(-r));
+	inventory_free(i);
 }
 
 /* A predecessor's arrival that was not committed: nothing of it may live on. */
@@ -527,6 +586,7 @@ void migration_target_resume(struct migration_room *m, const struct migration_en
 		return log_error("process %d: its half-made copy cannot be reached", e->root);
 	if (e->step == MIGRATION_STEP_COMMITTED) {
 		/* Perhaps not thawed yet; streams are the stream room's to find again. */
+		adopt(m, e);
 		if (space_group_thaw(group) != 0)
 			log_error("process %d: cannot be thawed", e->root);
 	} else {

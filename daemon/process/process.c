@@ -362,7 +362,8 @@ static void reconcile(struct process_room *p)
 
 		if (d->state == PROCESS_GUEST && !alive)
 			change_tell(p, d, WIRE_ENDED, CLD_EXITED, 0);
-		else if (d->state == PROCESS_GUEST && s.ppid != 1)
+		else if ((d->state == PROCESS_GUEST || d->state == PROCESS_HERE) && alive &&
+			 s.ppid != 1)
 			(void)guest_watch(p, d->pid);
 		else if (d->state == PROCESS_ENDED && d->home != room_self(p) &&
 			 !e->told)

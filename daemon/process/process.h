@@ -185,6 +185,9 @@ int process_arrive_begin(struct process_room *p, const struct process_member *me
 /* In place only: the root's shadow execs `criu swrk 3` with @fds as 3, 4, ... */
 int process_arrive_exec(struct process_arrival *a, const char *criu, const int *fds, size_t n_fds);
 void process_arrive_end(struct process_arrival *a, bool ok);
+/* A predecessor's arrival that ended well, but of which there may be no records yet. */
+int process_arrive_adopt(struct process_room *p, const struct process_member *members,
+			 size_t n_members);
 
 /* A restarted tree: a shadow at the home of each PID, made anew; refused with RPC_CONFLICT when
  * one is in use.  done once. */

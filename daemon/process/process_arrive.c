@@ -215,11 +215,11 @@ static void stands_here(struct process_arrival *a, const struct process_member *
 			    m->pid);
 	if (room_put(p, &e) < 0)
 		log_warning("no record for process %d PID=%d", m->pid, m->pid);
-	if (e.record.state != PROCESS_GUEST)
-		return;
-	if (!root)
+	/* ssi-init tells the end of its own children only. */
+	if (!root || a->in_place)
 		(void)guest_watch(p, m->pid);
-	change_say_placed(p, &e.record);
+	if (e.record.state == PROCESS_GUEST)
+		change_say_placed(p, &e.record);
 }
 
 static void stands_away(struct process_arrival *a, size_t i)
@@ -260,4 +260,26 @@ void process_arrive_end(struct process_arrival *a, bool ok)
 	TAILQ_FOREACH (l, &a->left, entry)
 		signal_forward(a->room, &l->signal);
 	arrival_free(a);
+}
+
+int process_arrive_adopt(struct process_room *p, const struct process_member *members,
+			 size_t n_members)
+{
+	struct process_arrival *a;
+	struct proc_stat s;
+
+	if (n_members == 0 || process_table_find(p->table, members[0].pid))
+		return 0;
+	a = calloc(1, sizeof(*a) + n_members * sizeof(a->of[0]));
+	if (!a)
+		return err_origin(-ENOMEM);
+	a->room = p;
+	a->n = n_members;
+	TAILQ_INIT(&a->left);
+	for (size_t i = 0; i < n_members; i++)
+		a->of[i].member = members[i];
+	a->in_place = proc_stat_read(space_proc_fd(p->space), members[0].pid, &s) == 0 &&
+		      s.ppid >= 300;
+	process_arrive_end(a, true);
+	return 0;
 }

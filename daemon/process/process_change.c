@@ -135,7 +135,7 @@ void change_on_call(struct process_room *p, struct rpc_call *call, node_id peer,
 	wire_reply_done(call);
 }
 
-/* -- Guests whose parent is not ssi-init -- */
+/* -- Guests, and who came home, whose parent is not ssi-init -- */
 
 static void on_guest_end(struct env_fd *watch, unsigned events)
 {
@@ -146,10 +146,13 @@ static void on_guest_end(struct env_fd *watch, unsigned events)
 	env_unwatch(p->env, watch);
 	/* Its parent reaps it here, so the status is the parent's.  At home the parent
 	 * is a shadow, which does not ask. */
-	if (e && e->record.state == PROCESS_GUEST)
+	if (e && e->record.state == PROCESS_GUEST) {
 		change_tell(p, &e->record, WIRE_ENDED, CLD_EXITED, 0);
-	else
-		guest_forget(p, g->pid);
+		return;
+	}
+	if (e && e->record.state == PROCESS_HERE)
+		process_table_remove(p->table, g->pid);
+	guest_forget(p, g->pid);
 }
 
 int guest_watch(struct process_room *p, pid_t pid)

@@ -41,7 +41,8 @@ struct change {
 	TAILQ_ENTRY(change) entry;
 };
 
-/* A guest that is no child of ssi-init: its pidfd tells that it ended. */
+/* A guest, or one that came home, which is no child of ssi-init: its pidfd tells that it
+ * ended. */
 struct guest {
 	struct process_room *room;
 	struct env_fd watch;
