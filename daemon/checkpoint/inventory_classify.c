@@ -111,12 +111,14 @@ static int fill_path(struct inventory_take *k, char *text, const struct statx *s
 
 /*
  * Memory that the kernel keeps in files of its own: no file of anybody's.  What CRIU
- * restores as anonymous shared memory is a memfd called "/dev/zero".
+ * restores as anonymous shared memory is a memfd called "/dev/zero"; what a CRIU that was
+ * killed in the middle of a dump leaves behind in a process is one called "CRIUMFD".
  */
 static bool is_memory(const struct inventory_file *f)
 {
 	return f->fd == INVENTORY_MAPPING && f->deleted && !f->fs &&
 	       (!strcmp(f->path, "/dev/zero") || !strcmp(f->path, "/memfd:/dev/zero") ||
+		!strcmp(f->path, "/memfd:CRIUMFD") ||
 		!strcmp(f->path, "/anon_hugepage") || !strcmp(f->path, "/[aio]"));
 }
 
