@@ -93,7 +93,8 @@ static void set_moving(struct process_room *p, pid_t pid, bool moving)
 	(void)room_put(p, &e); /* replaces: cannot be full */
 }
 
-/* Milliseconds, of which ssi-init and the parents' shadows need microseconds. */
+/* Milliseconds, of which ssi-init and the parents' shadows need microseconds.  At the end of
+ * a failed restore: what was restored is dead, and holds its PID until it is reaped. */
 static int wait_gone(struct process_arrival *a)
 {
 	struct process_room *p = a->room;
@@ -251,6 +252,8 @@ void process_arrive_end(struct process_arrival *a, bool ok)
 {
 	struct left *l;
 
+	if (!ok)
+		(void)wait_gone(a);
 	for (size_t i = 0; i < a->n; i++) {
 		if (ok)
 			stands_here(a, &a->of[i].member);

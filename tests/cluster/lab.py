@@ -126,6 +126,9 @@ class KnownBug(unittest.SkipTest):
 
     MARK = "known bug: "
 
+    def __init__(self, reason):
+        super().__init__(self.MARK + reason)
+
 
 @contextlib.contextmanager
 def known_bug(reason):
@@ -133,7 +136,7 @@ def known_bug(reason):
     try:
         yield
     except AssertionError as e:
-        raise KnownBug(KnownBug.MARK + reason) from e
+        raise KnownBug(reason) from e
     raise AssertionError(f"this works now, take the mark away: {reason}")
 
 

@@ -120,14 +120,19 @@ class Checkpoint(lab.Tests):
                           "echo line 2", "done"])
 
     def test_a_restart_is_refused_while_it_runs(self):
-        running, pid = self.count()
+        running, pid = self.count(n=100000)
         name = self.save(pid)
         for options in [[], ["--on", "n1"], ["--on", "n3"]]:
-            r = self.restart(name, *options)
-            self.assert_result(r, 6, "ssi-restart: .*")
-        r = running.result(20)
-        self.assertEqual((r.status, r.out == numbers(1, 300)), (42, True))
-        self.assertTrue(self.file() == numbers(1, 300))
+            self.assert_result(self.restart(name, *options), 6, "ssi-restart: .*")
+        last = int(running.read().split()[-1])
+        running.expect(f"^{last + 20}$")
+        self.assertEqual([node for node, _ in self.lab.copies("count")], ["n1"])
+        self.lab.run("n1", "ssi-run", "kill", str(pid), check=True)
+        r = running.result(10)
+        self.assertEqual(r.status, 143)
+        n = len(r.out.splitlines())
+        self.assertTrue(r.out == numbers(1, n))
+        self.assertIn(self.file(), [numbers(1, n), numbers(1, n - 1)])
 
     def test_another_user_may_neither_save_nor_revive(self):
         running, pid = self.count()

@@ -6,7 +6,7 @@ import threading
 import time
 
 import lab
-from lab import PROGRAMS, known_bug, until
+from lab import PROGRAMS, KnownBug, known_bug, until
 
 SSID = "cat /run/ssi/ssid.pid"
 
@@ -197,6 +197,62 @@ class Faults(lab.Tests):
         self.assertEqual(self.assert_one(pid), "n2")
         self.end(again, pid)
 
+    def child_away(self):
+        """A family whose child is on n2; (running, parent, child)."""
+        family = self.start("n1", "ssi-run", "-o", "@ID@", f"{PROGRAMS}/family")
+        child = int(family.expect(r"^child (\d+)$")[1])
+        self.assertEqual(self.lab.run("n1", "ssi-migrate", str(child), "n2").status, 0)
+        return family, family.app(), child
+
+    def assert_family(self, family, parent):
+        """The parent has noticed nothing, and its signals arrive."""
+        family.ask("look", "^events 0 wait 0 0 0$")
+        family.ask("queue 34 5", rf"^got 34 -1 {parent} {self.lab.uid} 5$")
+
+    def end_family(self, family, child):
+        family.ask("queue 15 77", r"^got 15 ")
+        family.ask("wait", rf"^events 1 wait {child} 1 77$")
+
+    def test_a_homecoming_that_is_given_up_leaves_the_shadow_as_it_was(self):
+        running, pid = self.beat()
+        self.assertEqual(self.lab.run("n1", "ssi-migrate", str(pid), "n2").status, 0)
+        for point in ["migration.shipped", "migration.restored"]:
+            self.arm("n2", point, "fail")
+            self.assert_result(self.lab.run("n3", "ssi-migrate", str(pid), "n1"), 1, "fault point")
+            self.assertEqual(self.assert_one(pid), "n2")
+        self.assertEqual(self.lab.run("n3", "ssi-migrate", str(pid), "n1").status, 0)
+        self.assertEqual(self.assert_one(pid), "n1")
+        self.end(running, pid)
+
+    def test_a_childs_homecoming_that_is_given_up_early_leaves_the_family_as_it_was(self):
+        family, parent, child = self.child_away()
+        self.arm("n2", "migration.shipped", "fail")
+        self.assert_result(self.lab.run("n3", "ssi-migrate", str(child), "n1"), 1, "fault point")
+        self.assert_family(family, parent)
+        self.assertEqual(self.lab.run("n3", "ssi-migrate", str(child), "n1").status, 0)
+        self.assert_family(family, parent)
+        self.end_family(family, child)
+
+    def test_a_childs_homecoming_that_is_given_up_late_leaves_the_family_as_it_was(self):
+        family, parent, child = self.child_away()
+        self.arm("n2", "migration.restored", "fail")
+        self.assert_result(self.lab.run("n3", "ssi-migrate", str(child), "n1"), 1, "fault point")
+        with known_bug("a child restored into its shadow is killed, not turned back, when the "
+                       "move is given up between restore and commit: its parent sees it die"):
+            family.ask("look", "^events 0 wait 0 0 0$", timeout=3)
+
+    def test_ssid_dies_in_a_childs_homecoming_and_the_family_notices_nothing(self):
+        for point in ["migration.shipped", "migration.restored", "migration.committed"]:
+            family, parent, child = self.child_away()
+            old = self.ssid_of("n2")
+            self.arm("n2", point, "kill")
+            self.assert_told(self.start("n3", "ssi-migrate", str(child), "n1"))
+            self.await_successor("n2", old)
+            self.assert_family(family, parent)
+            until(lambda c=child: self.lab.where(c) in ("n1", "n2"), 20)
+            self.end_family(family, child)
+            family.stop()
+
     # Others die in the middle.
 
     def on_first(self, node, program, action):
@@ -209,20 +265,30 @@ class Faults(lab.Tests):
         thread.start()
         return thread, found
 
-    def test_criu_is_killed_on_either_side(self):
+    def move_without_criu(self, side):
         running, pid = self.beat(100)
-        at, other = "n1", "n2"
-        for side in ["source", "target"]:
-            thread, found = self.on_first(at if side == "source" else other, "criu",
-                                          "kill -9 $p")
-            time.sleep(0.5)
-            tool = self.start("n3", "ssi-migrate", str(pid), other)
-            r = self.assert_told(tool)
-            thread.join()
-            self.assertEqual(found, [0], (side, "criu was not met", r))
-            self.assertNotEqual(r.status, 0, side)
-            self.assertEqual(self.assert_one(pid), at)
-        self.assertEqual(self.lab.run("n3", "ssi-migrate", str(pid), other).status, 0)
+        thread, found = self.on_first(side, "criu", "kill -9 $p")
+        time.sleep(0.5)
+        r = self.assert_told(self.start("n3", "ssi-migrate", str(pid), "n2"))
+        thread.join()
+        self.assertEqual(found, [0], f"criu was not met: {r}")
+        self.assertNotEqual(r.status, 0)
+        self.assertEqual(self.assert_one(pid), "n1")
+        return running, pid, self.lab.run("n3", "ssi-migrate", str(pid), "n2")
+
+    def test_criu_is_killed_on_the_target(self):
+        running, pid, r = self.move_without_criu("n2")
+        self.assertEqual(r.status, 0, r)
+        self.assertEqual(self.assert_one(pid), "n2")
+        self.end(running, pid)
+
+    def test_criu_is_killed_on_the_source(self):
+        running, pid, r = self.move_without_criu("n1")
+        self.assert_one(pid)
+        if r.status == 5 and b"CRIUMFD" in r.err:
+            raise KnownBug("what criu had mapped into the process when it was killed stays "
+                           "there, and the process is refused from then on")
+        self.assertEqual(r.status, 0, r)
         self.end(running, pid)
 
     def test_the_moving_process_is_killed(self):
