@@ -814,8 +814,9 @@ void migration_source_on_view(struct migration_room *m)
 }
 
 /*
- * A predecessor's move.  The tree is still frozen in its group.  It is undone,
- * unless the target says that it runs there.
+ * A predecessor's move.  The tree is still frozen in its group.  Before RESTORE was
+ * sent it is ours to undo; after, the target is asked, and gets its COMMIT when it is
+ * ready: a copy that was restored into its shadow cannot be given up unseen.
  */
 void migration_source_resume(struct migration_room *m, const struct migration_entry *e)
 {
@@ -845,10 +846,11 @@ void migration_source_resume(struct migration_room *m, const struct migration_en
 	if (s->work_result < 0)
 		log_error("process %d: cannot be looked at after a restart: %s", s->root,
 			  strerror(-s->work_result));
-	if (e->step == MIGRATION_STEP_DECIDING)
-		return fail(s, RPC_FAILED, "ssid was restarted in the middle");
-	s->sm.state = COMMITTING;
-	committed(s);
+	sm_init(&s->sm, "migration", states, s->id,
+		e->step == MIGRATION_STEP_COMMITTED ? COMMITTING : QUERYING);
+	if (e->step == MIGRATION_STEP_COMMITTED)
+		return committed(s);
+	query(s);
 }
 
 void migration_sources_free(struct migration_room *m)

@@ -283,7 +283,13 @@ class Faults(lab.Tests):
         self.end(running, pid)
 
     def test_criu_is_killed_on_the_source(self):
-        running, pid, r = self.move_without_criu("n1")
+        try:
+            running, pid, r = self.move_without_criu("n1")
+        except AssertionError as e:
+            if "does not live" not in str(e):
+                raise
+            raise KnownBug("a process in which criu's parasite ran when criu was killed may "
+                           "die of it") from e
         self.assert_one(pid)
         if r.status == 5 and b"CRIUMFD" in r.err:
             raise KnownBug("what criu had mapped into the process when it was killed stays "
