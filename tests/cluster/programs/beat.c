@@ -1,7 +1,7 @@
 /*
- * beat FILE [MEGABYTES]: append "N NODE" to FILE every 20 ms, for ever.  N is counted in
- * memory, so two live copies of one process write a number twice.  With MEGABYTES it has
- * that much memory in use, and takes its time to move.
+ * beat FILE [MEGABYTES]: append "N NODE" to FILE every 20 ms, for ever.  N is counted
+ * in memory, so two live copies of one process write a number twice.  With MEGABYTES it
+ * has that much memory in use, and takes its time to move.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,7 +11,7 @@
 
 int main(int argc, char **argv)
 {
-	static const struct timespec pause = { .tv_nsec = 20000000 };
+	static const struct timespec pause = {.tv_nsec = 20000000};
 	char node[64] = "", line[128];
 
 	if (argc < 2)

@@ -27,8 +27,8 @@ static void on_child(int signal)
 
 static void tell(const char *who)
 {
-	printf("%s pid %d ppid %d pgid %d sid %d\n", who, getpid(), getppid(), getpgid(0),
-	       getsid(0));
+	printf("%s pid %d ppid %d pgid %d sid %d\n", who, getpid(), getppid(),
+	       getpgid(0), getsid(0));
 }
 
 static int child(void)
@@ -45,8 +45,8 @@ static int child(void)
 			continue;
 		if (si.si_signo == SIGCONT)
 			continue;
-		printf("got %d %d %d %d %d\n", si.si_signo, si.si_code, si.si_pid, si.si_uid,
-		       si.si_code == SI_QUEUE ? si.si_value.sival_int : 0);
+		printf("got %d %d %d %d %d\n", si.si_signo, si.si_code, si.si_pid,
+		       si.si_uid, si.si_code == SI_QUEUE ? si.si_value.sival_int : 0);
 		if (si.si_signo == SIGUSR2)
 			tell("child");
 		if (si.si_signo == SIGTERM)
@@ -62,7 +62,7 @@ static int child(void)
 
 static void look(int flags)
 {
-	siginfo_t si = { 0 };
+	siginfo_t si = {0};
 	int r;
 
 	do
@@ -70,12 +70,13 @@ static void look(int flags)
 	while (r < 0 && errno == EINTR);
 	if (r < 0)
 		si.si_pid = -errno;
-	printf("events %d wait %d %d %d\n", (int)events, si.si_pid, si.si_code, si.si_status);
+	printf("events %d wait %d %d %d\n", (int)events, si.si_pid, si.si_code,
+	       si.si_status);
 }
 
 int main(void)
 {
-	struct sigaction sa = { .sa_handler = on_child, .sa_flags = SA_RESTART };
+	struct sigaction sa = {.sa_handler = on_child, .sa_flags = SA_RESTART};
 	char line[128];
 	pid_t pid;
 	int a, b;
@@ -88,7 +89,7 @@ int main(void)
 		return child();
 	}
 	while (fgets(line, sizeof(line), stdin)) {
-		union sigval v = { 0 };
+		union sigval v = {0};
 
 		if (sscanf(line, "kill %d", &a) == 1) {
 			printf("sent %d\n", kill(pid, a));

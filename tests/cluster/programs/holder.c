@@ -1,7 +1,7 @@
 /*
- * holder KIND [PATH]: hold something that ties a process to its node, say "holding", then
- * "N" for each line N of standard input.  KIND: nothing, flock, fcntl, io_uring, traced,
- * device, file, tcp, fifo.
+ * holder KIND [PATH]: hold something that ties a process to its node, say "holding",
+ * then "N" for each line N of standard input.  KIND: nothing, flock, fcntl, io_uring,
+ * traced, device, file, tcp, fifo.
  */
 #include <fcntl.h>
 #include <linux/io_uring.h>
@@ -54,12 +54,12 @@ static void hold(const char *kind, const char *path)
 		fd = check(open(path, O_RDWR | O_CREAT, 0666), path);
 		check(flock(fd, LOCK_EX), "flock");
 	} else if (strcmp(kind, "fcntl") == 0) {
-		struct flock l = { .l_type = F_WRLCK, .l_len = 1 };
+		struct flock l = {.l_type = F_WRLCK, .l_len = 1};
 
 		fd = check(open(path, O_RDWR | O_CREAT, 0666), path);
 		check(fcntl(fd, F_SETLK, &l), "fcntl");
 	} else if (strcmp(kind, "io_uring") == 0) {
-		struct io_uring_params p = { 0 };
+		struct io_uring_params p = {0};
 
 		check((int)syscall(SYS_io_uring_setup, 4, &p), "io_uring");
 	} else if (strcmp(kind, "traced") == 0) {

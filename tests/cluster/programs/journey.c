@@ -1,6 +1,6 @@
 /*
- * journey DIRECTORY: a program with threads, timers, descriptors and a child, that checks
- * itself all the time.  It echoes lines of standard input as "echo LINE", prints
+ * journey DIRECTORY: a program with threads, timers, descriptors and a child, that
+ * checks itself all the time.  It echoes lines of standard input as "echo LINE", prints
  * "tick N" in order meanwhile, and at end of file "done" and exits 42.  What is wrong
  * ends it with a line on standard error and status 1.
  */
@@ -26,13 +26,13 @@
 enum { WORKERS = 3, FILE_NUMBERS = 1 << 16 };
 
 /* By _exit(): what is buffered is not ours to flush. */
-#define CHECK(condition)                                                                         \
-	do {                                                                                     \
-		if (!(condition)) {                                                              \
-			dprintf(2, "journey: %s:%d: %s (%s)\n", __func__, __LINE__, #condition,  \
-				strerror(errno));                                                \
-			_exit(1);                                                                \
-		}                                                                                \
+#define CHECK(condition)                                                               \
+	do {                                                                           \
+		if (!(condition)) {                                                    \
+			dprintf(2, "journey: %s:%d: %s (%s)\n", __func__, __LINE__,    \
+				#condition, strerror(errno));                          \
+			_exit(1);                                                      \
+		}                                                                      \
 	} while (0)
 
 /* What must never change. */
@@ -104,7 +104,7 @@ static void check_identity(void)
 /* A thread that counts in memory of its own, and tells by the eventfd. */
 static void *worker(void *argument)
 {
-	volatile uint64_t count[2] = { 0 };
+	volatile uint64_t count[2] = {0};
 	uint64_t one = 1;
 
 	while (!stopping) {
@@ -151,7 +151,7 @@ static _Noreturn void be_child(void)
 
 static void watch(int fd)
 {
-	struct epoll_event e = { .events = EPOLLIN, .data.fd = fd };
+	struct epoll_event e = {.events = EPOLLIN, .data.fd = fd};
 
 	CHECK(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e) == 0);
 }
@@ -169,16 +169,17 @@ static int open_file(const char *directory, const char *name)
 
 static void set_up(const char *directory)
 {
-	struct itimerspec every = { { 0, 10000000 }, { 0, 10000000 } };
-	struct itimerval alarm_every = { { 0, 15000 }, { 0, 15000 } };
-	struct sigaction sa = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
-	union sigval value = { .sival_int = 4711 };
+	struct itimerspec every = {{0, 10000000}, {0, 10000000}};
+	struct itimerval alarm_every = {{0, 15000}, {0, 15000}};
+	struct sigaction sa = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+	union sigval value = {.sival_int = 4711};
 	sigset_t blocked;
 
 	random_file = open_file(directory, "random");
 	sequential_file = open_file(directory, "sequential");
 	for (uint32_t n = 0; n < FILE_NUMBERS; n++)
-		CHECK(pwrite(sequential_file, &n, sizeof(n), n * sizeof(n)) == sizeof(n));
+		CHECK(pwrite(sequential_file, &n, sizeof(n), n * sizeof(n)) ==
+		      sizeof(n));
 	CHECK(pipe(pipe_fds) == 0 && pipe(child_pipe) == 0);
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
 	/* Blocked and pending, with a value, for the whole journey. */
@@ -224,8 +225,10 @@ static void use_files(uint32_t n)
 	uint32_t back;
 
 	CHECK(pwrite(random_file, &n, sizeof(n), place) == sizeof(n));
-	CHECK(pread(random_file, &back, sizeof(back), place) == sizeof(back) && back == n);
-	CHECK(lseek(sequential_file, 0, SEEK_CUR) == (off_t)(n % FILE_NUMBERS * sizeof(n)));
+	CHECK(pread(random_file, &back, sizeof(back), place) == sizeof(back) &&
+	      back == n);
+	CHECK(lseek(sequential_file, 0, SEEK_CUR) ==
+	      (off_t)(n % FILE_NUMBERS * sizeof(n)));
 	CHECK(next_number(sequential_file) == n % FILE_NUMBERS);
 	if (n % FILE_NUMBERS == FILE_NUMBERS - 1)
 		CHECK(lseek(sequential_file, 0, SEEK_SET) == 0);
@@ -272,7 +275,7 @@ static int turn(uint32_t seen[4])
 
 static void finish(pthread_t threads[])
 {
-	struct timespec none = { 0 };
+	struct timespec none = {0};
 	sigset_t pending;
 	siginfo_t si;
 	int status, before = alarms;
@@ -290,7 +293,8 @@ static void finish(pthread_t threads[])
 	CHECK(sigtimedwait(&pending, &si, &none) < 0 && errno == EAGAIN);
 	sigaddset(&pending, SIGRTMIN + 3);
 	CHECK(sigtimedwait(&pending, &si, &none) == SIGRTMIN + 3);
-	CHECK(si.si_code == SI_QUEUE && si.si_value.sival_int == 4711 && si.si_pid == getpid());
+	CHECK(si.si_code == SI_QUEUE && si.si_value.sival_int == 4711 &&
+	      si.si_pid == getpid());
 	CHECK(close(child_pipe[0]) == 0);
 	CHECK(waitpid(child, &status, 0) == child);
 	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 17);
@@ -299,7 +303,7 @@ static void finish(pthread_t threads[])
 int main(int argc, char **argv)
 {
 	pthread_t threads[WORKERS + 1];
-	uint32_t seen[4] = { 0 };
+	uint32_t seen[4] = {0};
 
 	if (argc != 2)
 		return 2;
