@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <systemd/sd-daemon.h>
 
 enum {
 	EXIT_NOT_CONFIGURED = 78, /* EX_CONFIG: systemd does not try again */
@@ -43,22 +44,13 @@ static int usage(void)
 	return 2;
 }
 
-static void on_left(void *owner)
-{
-	env_event_stop(owner);
-}
-
-struct running {
-	struct env_event *event;
-	struct node *node;
-};
-
+/* To stop is not to leave: a successor within the lease is the same member, with the same
+ * programs and streams, as after a kill.  Leaving is an operator's decision. */
 static void on_terminate(void *owner)
 {
-	struct running *r = owner;
-
 	log_notice("stopping, applications go on");
-	node_leave(r->node, on_left, r->event);
+	(void)sd_notify(0, "STOPPING=1");
+	env_event_stop(owner);
 }
 
 /* Our PID as the host sees it, for people and tests. */
@@ -77,16 +69,16 @@ static void write_pid_file(const char *runtime_dir)
 
 static int run(const struct config *config, const struct founding_identity *identity)
 {
-	struct running r = { 0 };
+	struct env_event *event;
+	struct node *node;
 
 	(void)signal(SIGPIPE, SIG_IGN);
 	write_pid_file(config->runtime_dir);
-	if (env_event_new(&r.event) < 0 ||
-	    node_new(&r.node, r.event, config, identity) < 0 ||
-	    env_event_on_signal(r.event, SIGTERM, on_terminate, &r) < 0 ||
-	    env_event_on_signal(r.event, SIGINT, on_terminate, &r) < 0)
+	if (env_event_new(&event) < 0 || node_new(&node, event, config, identity) < 0 ||
+	    env_event_on_signal(event, SIGTERM, on_terminate, event) < 0 ||
+	    env_event_on_signal(event, SIGINT, on_terminate, event) < 0)
 		return EXIT_FAILURE;
-	return env_event_run(r.event) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	return env_event_run(event) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 int main(int argc, char **argv)

@@ -343,10 +343,3 @@ int node_new(struct node **ret, struct env_event *event, const struct config *co
 	*ret = n;
 	return 0;
 }
-
-void node_leave(struct node *n, void (*done)(void *owner), void *owner)
-{
-	(void)sd_notify(0, "STOPPING=1");
-	if (membership_leave(n->membership, done, owner) != 0)
-		done(owner);
-}

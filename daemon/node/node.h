@@ -12,6 +12,3 @@ struct node;
 /* Inside the space (after space_enter()).  Says what is wrong itself. */
 int node_new(struct node **ret, struct env_event *event, const struct config *config,
 	     const struct founding_identity *identity);
-
-/* Leave the cluster in order; @done once, within a second or so.  Applications go on. */
-void node_leave(struct node *n, void (*done)(void *owner), void *owner);

@@ -153,7 +153,8 @@ def until(condition, timeout=20, why=lambda: "it did not come about"):
 
 
 class Lab:
-    def __init__(self, n):
+    def __init__(self, n, *options):
+        """With n nodes; options are those of ssi-lab up."""
         self.name = f"t{os.getpid()}"
         self.nodes = [f"n{k}" for k in range(1, n + 1)]
         self.scratch = tempfile.mkdtemp(prefix="ssi-test.")
@@ -163,7 +164,7 @@ class Lab:
             ["sh", "-c", 'cat >/dev/null; ssi-lab --name "$1" -q down; rm -rf -- "$2"', "sh",
              self.name, self.scratch], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True)
-        self.command("up", str(n), timeout=60)
+        self.command("up", str(n), *options, timeout=60)
         self.prepare()
 
     def down(self):
