@@ -371,6 +371,7 @@ static void on_frozen(struct env_work *work)
 	struct inventory_allow allow = { .pipes = inodes };
 	_cleanup_free_ char *text = NULL;
 	int r = s->work_result;
+	char line[256];
 
 	s->frozen_at = env_now(s->room->n.env);
 	if (r == SPACE_GROUP_E_TIMEOUT)
@@ -388,6 +389,8 @@ static void on_frozen(struct env_work *work)
 		r = inventory_verdict(s->manifest.inventory, &allow, s->room->n.space, &text);
 	if (r > 0)
 		return fail(s, RPC_UNSUPPORTED, "process %d cannot be saved: %s", s->root, text);
+	if (r == 0 && !criu_may_dump(s->room->n.criu, s->manifest.inventory, line, sizeof(line)))
+		return fail(s, RPC_UNSUPPORTED, "process %d cannot be saved: %s", s->root, line);
 	if (r == 0)
 		r = fill_manifest(s, &allow);
 	if (r < 0)

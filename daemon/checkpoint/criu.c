@@ -3,7 +3,9 @@
  *
  * Version and `criu check` are asked of criu itself, by a run like any other,
  * while the loop turns; until it is over check_ok is false.  Our patches are
- * known by the words that they add to the program.
+ * known by the words that they add to the program: to the one at the path, and
+ * then to the one that answers, for the path may be a script's.  They decide what is
+ * refused before it is tried; how images come is told by the dump itself.
  */
 #include "criu_internal.h"
 
@@ -41,10 +43,9 @@ static bool may_set_limits(void)
 	return effective >> CAP_SYS_RESOURCE & 1;
 }
 
-static void look_into(struct criu *c)
+static void look_into(struct criu *c, int fd)
 {
 	struct criu_features *f = &c->features;
-	_cleanup_close_ int fd = open(c->path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
 	void *p;
 
@@ -60,6 +61,17 @@ static void look_into(struct criu *c)
 	(void)munmap(p, st.st_size);
 }
 
+void criu_look_at(struct criu *c, pid_t pid)
+{
+	_cleanup_close_ int fd = -1;
+	char path[32];
+
+	(void)snprintf(path, sizeof(path), "%d/exe", pid);
+	fd = openat(space_proc_fd(c->space), path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		look_into(c, fd);
+}
+
 static void on_checked(void *owner, bool ok, const char *text)
 {
 	struct criu *c = owner;
@@ -69,6 +81,10 @@ static void on_checked(void *owner, bool ok, const char *text)
 	(void)snprintf(c->features.problem, sizeof(c->features.problem), "%s", text);
 	if (!ok)
 		log_warning("criu does not work here, nothing can be moved or saved: %s", text);
+	else if (!c->features.stream || !c->features.restore_in_place ||
+		 !c->features.user_processes)
+		log_notice("criu %s lacks patches, not all can be moved: see ssi doctor",
+			   c->features.version);
 }
 
 static int ask(int fd)
@@ -111,6 +127,7 @@ int criu_new(struct criu **ret, const struct env *env, struct space *space,
 	     const struct criu_config *config)
 {
 	struct criu *c = calloc(1, sizeof(*c));
+	_cleanup_close_ int program = -1;
 	int r = 0;
 
 	if (!c)
@@ -128,7 +145,8 @@ int criu_new(struct criu **ret, const struct env *env, struct space *space,
 		criu_free(c);
 		return r;
 	}
-	look_into(c);
+	program = open(c->path, O_RDONLY | O_CLOEXEC);
+	look_into(c, program);
 	r = start_check(c);
 	if (r < 0)
 		on_checked(c, false, "it cannot be started");
@@ -174,6 +192,25 @@ struct criu *criu_free(struct criu *c)
 const struct criu_features *criu_features(const struct criu *c)
 {
 	return &c->features;
+}
+
+bool criu_may_dump(const struct criu *c, const struct inventory *i, char *ret_text,
+		   size_t size)
+{
+	if (c->features.user_processes)
+		return true;
+	for (size_t k = 0; k < i->n_tasks; k++) {
+		const struct inventory_task *t = &i->tasks[k];
+
+		if (t->uid == 0 && t->gid == 0)
+			continue;
+		(void)snprintf(ret_text, size,
+			       "%d (%s) is not root's, and without CAP_SYS_RESOURCE an unpatched "
+			       "criu dumps no other; setup/criu builds one that does",
+			       t->pid, t->comm);
+		return false;
+	}
+	return true;
 }
 
 /* What a predecessor left. */

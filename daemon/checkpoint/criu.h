@@ -1,6 +1,6 @@
 #pragma once
 /*
- * DOOR.  One run of CRIU: a dump that streams its images to us, or a restore
+ * DOOR.  One run of CRIU: a dump that hands its images to us, or a restore
  * that stops before the tree runs.  Raw swrk protocol, one criu process a run.
  *
  * Knows: env, space.  Thread: the loop; nothing here blocks it.
@@ -15,6 +15,7 @@
  */
 #include "env.h"
 #include "image.h"
+#include "inventory.h"
 #include "space.h"
 #include "space_group.h"
 
@@ -29,7 +30,7 @@ struct criu_features {
 	bool check_ok;         /* `criu check` is satisfied */
 	bool user_processes;   /* can dump an ordinary user's process here */
 	bool restore_in_place; /* our patch is in */
-	bool stream;           /* without it there are no dumps */
+	bool stream;           /* so is this; else a dump's images stand here before they go */
 	char problem[256];     /* of check_ok */
 };
 
@@ -45,6 +46,9 @@ int criu_new(struct criu **ret, const struct env *env, struct space *space,
 /* Runs under way are killed and never told. */
 struct criu *criu_free(struct criu *c);
 const struct criu_features *criu_features(const struct criu *c);
+/* false: this criu cannot dump that tree, @ret_text says why in one line. */
+bool criu_may_dump(const struct criu *c, const struct inventory *i, char *ret_text,
+		   size_t size);
 /* Kill what a predecessor's runs left. */
 int criu_sweep(struct criu *c);
 
@@ -62,7 +66,7 @@ struct criu_dump_spec {
 	nsec_t timeout;
 };
 /* The tree is alive and frozen when done is called, whatever the result; if criu died it may
- * have run in between.  -EOPNOTSUPP: without our patch, see criu_features.stream. */
+ * have run in between. */
 int criu_dump(struct criu *c, const struct criu_dump_spec *spec, criu_done_cb done, void *owner,
 	      struct criu_run **ret);
 /* Stop and go on asking for image bytes: flow control. */

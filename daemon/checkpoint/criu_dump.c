@@ -3,12 +3,20 @@
  *
  * The images go through criu's image streamer protocol, spoken by us
  * (criu_stream.c), so that no second copy of the process stands in memory.  Over
- * swrk that takes our patch; without it (a distribution's criu) dumps are
- * refused, criu_features() says so.
+ * swrk that takes our patch; a criu without it does not know that option, leaves it
+ * unread and writes the images to the run's directory, from where they are passed on
+ * when it is done (criu_files.c).  Which of the two it was is told by what it did,
+ * not by what is known of the program.
+ *
+ * failure modes: the directory is on the private tmpfs, which such images may fill;
+ * then the dump fails, and says so.
  */
 #include "criu_internal.h"
 
 #include "err.h"
+#include "fault.h"
+
+#include <string.h>
 
 static void on_stream_over(void *owner, const char *problem)
 {
@@ -18,6 +26,29 @@ static void on_stream_over(void *owner, const char *problem)
 		criu_run_stop(run, "%s", problem);
 	else
 		criu_run_look(run);
+}
+
+bool criu_dump_is_over(const struct criu_run *run)
+{
+	return run->files ? criu_files_are_over(run->files)
+			  : criu_stream_is_over(run->stream);
+}
+
+bool criu_dump_collect(struct criu_run *run)
+{
+	int r = 0;
+
+	if (!run->files && criu_files_written(run->dir_fd)) {
+		criu_stream_stop(run->stream);
+		(void)fault("checkpoint.written");
+		r = criu_files_new(&run->files, run->criu->env, run->dir_fd,
+				   &run->dump.sink, on_stream_over, run);
+	}
+	if (r < 0) {
+		criu_run_stop(run, "its images cannot be read: %s", strerror(-r));
+		return false;
+	}
+	return criu_dump_is_over(run);
 }
 
 static int ask(struct criu_run *run, int fd)
@@ -66,8 +97,6 @@ int criu_dump(struct criu *c, const struct criu_dump_spec *spec, criu_done_cb do
 	struct criu_run *run;
 	int r;
 
-	if (!c->features.stream)
-		return err_origin(-EOPNOTSUPP);
 	r = criu_run_new(c, CRIU_RUN_DUMP, spec->timeout, done, owner, &run);
 	if (r < 0)
 		return r;
@@ -84,4 +113,5 @@ int criu_dump(struct criu *c, const struct criu_dump_spec *spec, criu_done_cb do
 void criu_dump_pause(struct criu_run *run, bool pause)
 {
 	criu_stream_pause(run->stream, pause);
+	criu_files_pause(run->files, pause);
 }

@@ -11,6 +11,7 @@ enum { CRIU_TEXT_MAX = 512 };
 #define CRIU_LOG_FILE "criu.log"
 
 struct criu_stream;
+struct criu_files;
 
 struct criu {
 	const struct env *env;
@@ -57,7 +58,8 @@ struct criu_run {
 	void *owner;
 
 	struct criu_dump_spec dump;
-	struct criu_stream *stream;
+	struct criu_stream *stream; /* by one of the two its images come */
+	struct criu_files *files;
 	struct criu_restore_spec restore;
 	char *home; /* in place: the leaf where the shadow was, "" for the space's own */
 };
@@ -115,6 +117,26 @@ struct criu_stream *criu_stream_free(struct criu_stream *s);
 void criu_stream_stop(struct criu_stream *s);
 void criu_stream_pause(struct criu_stream *s, bool pause);
 bool criu_stream_is_over(const struct criu_stream *s);
+
+/* criu_files.c: the images of a dump by a criu that cannot stream. */
+
+/* Has criu written a whole dump to @dir_fd? */
+bool criu_files_written(int dir_fd);
+/* As for a stream; the files are emptied on the way. */
+int criu_files_new(struct criu_files **ret, const struct env *env, int dir_fd,
+		   const struct image_sink *sink, criu_stream_cb on_over, void *owner);
+struct criu_files *criu_files_free(struct criu_files *f);
+void criu_files_stop(struct criu_files *f);
+void criu_files_pause(struct criu_files *f, bool pause);
+bool criu_files_are_over(const struct criu_files *f);
+
+/* criu_dump.c: every byte of the images was delivered; the second sees to it that they
+ * come, once criu has ended well. */
+bool criu_dump_is_over(const struct criu_run *run);
+bool criu_dump_collect(struct criu_run *run);
+
+/* criu.c: what the program that runs as @pid can do. */
+void criu_look_at(struct criu *c, pid_t pid);
 
 /* criu_log.c: the line of the log in @dir_fd that matters; false: there is none. */
 bool criu_log_find(int dir_fd, char *ret_text, size_t size);

@@ -22,11 +22,15 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 #define KILL_MAX (5 * NSEC_PER_SEC)
 #define FREEZE_MAX (5 * NSEC_PER_SEC)
 /* From criu's answer to its end. */
 #define LEAVE_MAX (5 * NSEC_PER_SEC)
+
+/* A tmpfs with less than that left is why a dump failed. */
+enum { FEW_BLOCKS = 64 };
 
 static const struct sm_state states[] = {
 	[CRIU_RUN_TALKING] = { "talking", SM_TO(CRIU_RUN_HOLDING) | SM_TO(CRIU_RUN_ANSWERED) |
@@ -60,6 +64,7 @@ struct criu_run *criu_run_free(struct criu_run *run)
 	}
 	unlink_run(run);
 	criu_stream_free(run->stream);
+	criu_files_free(run->files);
 	close_fd(run->talk.fd);
 	close_fd(run->life.fd);
 	space_group_close(run->leaf);
@@ -89,7 +94,7 @@ static void on_deadline(struct env_timer *timer)
 	if (run->sm.state != CRIU_RUN_ANSWERED)
 		return criu_run_stop(run, "criu did not finish within %" PRIu64 " s",
 				     (uint64_t)(run->timeout / NSEC_PER_SEC));
-	if (run->stream && !criu_stream_is_over(run->stream))
+	if (run->kind == CRIU_RUN_DUMP && run->success && !criu_dump_is_over(run))
 		return criu_run_stop(run, "its images were not taken in time");
 	/* Answered well, but some of it stays: the leaf is killed anyway. */
 	run->hung_up = true;
@@ -147,7 +152,10 @@ static void on_notify(struct criu_run *run, const Ssi__Criu__Notify *n)
 
 static void on_version(struct criu_run *run, const Ssi__Criu__Version *v)
 {
-	if (run->criu && v)
+	if (!run->criu)
+		return;
+	criu_look_at(run->criu, run->sender);
+	if (v)
 		(void)snprintf(run->criu->features.version, sizeof(run->criu->features.version),
 			       "%d.%d.%d", v->major_number, v->minor_number, v->sublevel);
 }
@@ -274,11 +282,25 @@ static bool went_well(const struct criu_run *run)
 	return run->success && !run->stop;
 }
 
+/* Where a criu that does not stream puts its images, and every criu its log. */
+static bool is_full(const struct criu_run *run)
+{
+	struct statvfs v;
+
+	return fstatvfs(run->dir_fd, &v) == 0 && v.f_bavail < FEW_BLOCKS;
+}
+
 /* The cause, if criu's own word is all that is known of it. */
 static void find_text(struct criu_run *run)
 {
 	if (run->stop || run->success)
 		return;
+	if (run->kind == CRIU_RUN_DUMP && is_full(run)) {
+		(void)snprintf(run->text, sizeof(run->text),
+			       "no room for its images: criu does not stream and needs it for all of "
+			       "them at once, see ssi doctor");
+		return;
+	}
 	if (criu_log_find(run->dir_fd, run->text, sizeof(run->text)) ||
 	    criu_log_line(run->said, run->text, sizeof(run->text)))
 		return;
@@ -298,6 +320,9 @@ static void on_end_work(struct env_work *work)
 	/* criu thaws the group to work in it, and leaves it so if it is killed then. */
 	if (run->kind == CRIU_RUN_DUMP && r == 0)
 		r = space_group_freeze(run->dump.group, FREEZE_MAX);
+	/* Here, for images that were not passed on take their time to go. */
+	if (run->kind == CRIU_RUN_DUMP)
+		(void)image_directory_remove(run->private_dir_fd, run->name);
 	run->work_result = r;
 }
 
@@ -327,6 +352,7 @@ static void end(struct criu_run *run)
 	env_unwatch(env, &run->talk);
 	env_unwatch(env, &run->life);
 	criu_stream_stop(run->stream);
+	criu_files_stop(run->files);
 	sm_move(&run->sm, CRIU_RUN_ENDING);
 	run->work = (struct env_work){ .work = on_end_work, .done = on_ended };
 	if (env_work(env, &run->work) == 0)
@@ -387,7 +413,7 @@ void criu_run_look(struct criu_run *run)
 		return;
 	if (run->sm.state != CRIU_RUN_ANSWERED)
 		return criu_run_stop(run, "criu ended before it was done");
-	if (run->success && run->stream && !criu_stream_is_over(run->stream))
+	if (run->success && run->kind == CRIU_RUN_DUMP && !criu_dump_collect(run))
 		return;
 	if (run->success && run->kind == CRIU_RUN_RESTORE && !run->taken)
 		return criu_run_stop(run, "criu let the processes run before they were frozen");

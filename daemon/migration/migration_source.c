@@ -295,6 +295,7 @@ static bool judge(struct migration_source *s)
 	struct inventory_allow allow = { .pipes = inodes };
 	_cleanup_free_ char *text = NULL;
 	int r = s->work_result;
+	char line[256];
 
 	if (r == -ESRCH) {
 		fail(s, RPC_NOT_FOUND, "process %d has ended", s->root);
@@ -304,10 +305,11 @@ static bool judge(struct migration_source *s)
 		r = tree_pipes_allow(&s->room->pipes, s->inventory, inodes, &allow.n_pipes);
 	if (r == 0)
 		r = inventory_verdict(s->inventory, &allow, s->room->n.space, &text);
-	if (r == 0)
+	if (r == 0 && criu_may_dump(s->room->n.criu, s->inventory, line, sizeof(line)))
 		return true;
-	if (r > 0)
-		fail(s, RPC_UNSUPPORTED, "process %d cannot move: %s", s->root, text);
+	if (r >= 0)
+		fail(s, RPC_UNSUPPORTED, "process %d cannot move: %s", s->root,
+		     r ? text : line);
 	else
 		fail(s, RPC_FAILED, "process %d cannot be looked at: %s", s->root, strerror(-r));
 	return false;

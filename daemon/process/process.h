@@ -180,6 +180,8 @@ void process_depart_end(struct process_departure *d); /* on the loop; frees */
  * exec criu in it through process_arrive_exec().
  */
 struct process_arrival;
+/* Would it be in place, if it came now? */
+bool process_arrive_in_place(struct process_room *p, pid_t root);
 int process_arrive_begin(struct process_room *p, const struct process_member *members,
 			 size_t n_members, bool *ret_in_place, struct process_arrival **ret);
 /* In place only: the root's shadow execs `criu swrk 3` with @fds as 3, 4, ... */

@@ -134,7 +134,7 @@ static void fold(struct process_arrival *a, size_t i)
 	a->of[i].folded = true;
 }
 
-static bool root_in_place(struct process_room *p, pid_t root)
+bool process_arrive_in_place(struct process_room *p, pid_t root)
 {
 	struct proc_stat s;
 
@@ -162,7 +162,7 @@ int process_arrive_begin(struct process_room *p, const struct process_member *me
 	TAILQ_INIT(&a->left);
 	for (size_t i = 0; i < n_members; i++)
 		a->of[i].member = members[i];
-	a->in_place = root_in_place(p, members[0].pid);
+	a->in_place = process_arrive_in_place(p, members[0].pid);
 	for (size_t i = n_members; i-- > 0;)
 		if (gives_way(p, members[i].pid))
 			fold(a, i);

@@ -21,7 +21,7 @@ static const char *placeholder_dir, *criu_path, *victim_path;
 int criu_fixture_main(int argc, char **argv, int (*tests)(void))
 {
 	if (argc < 5 || access(argv[3], X_OK) < 0) {
-		(void)printf("1..0 # skip no criu at %s: run setup/setup\n",
+		(void)printf("1..0 # skip no criu at %s: run setup/setup --tests\n",
 			     argc > 3 ? argv[3] : "(not given)");
 		return 77;
 	}
@@ -36,6 +36,11 @@ int criu_fixture_main(int argc, char **argv, int (*tests)(void))
 	criu_path = argv[3];
 	victim_path = argv[4];
 	return fixture_main(argc, argv, tests);
+}
+
+const char *criu_fixture_criu(void)
+{
+	return criu_path;
 }
 
 const char *criu_fixture_victim(void)
@@ -122,10 +127,19 @@ static bool is_known(void *owner)
 	return criu_features(f->criu)->known;
 }
 
+void criu_fixture_install(struct criu_fixture *f, const char *path)
+{
+	struct criu_config config = { .path = path, .libexec_dir = LIBEXEC,
+				      .private_dir_fd = f->private_dir_fd };
+
+	f->criu = criu_free(f->criu);
+	assert_int_equal(criu_new(&f->criu, f->env, f->space, &config), 0);
+	criu_fixture_wait(f, is_known, f);
+}
+
 void criu_fixture_open(struct criu_fixture *f)
 {
 	static const struct space_events events = { on_exit_told, on_stop_told, on_lost_told };
-	struct criu_config config = { .path = criu_path, .libexec_dir = LIBEXEC };
 	int fd;
 
 	*f = (struct criu_fixture){ 0 };
@@ -134,9 +148,7 @@ void criu_fixture_open(struct criu_fixture *f)
 	f->env = env_event_env(f->loop);
 	assert_int_equal(space_new(&f->space, f->env, &fixture_config, &events, f), 0);
 	f->private_dir_fd = open(fixture_config.private_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	config.private_dir_fd = f->private_dir_fd;
-	assert_int_equal(criu_new(&f->criu, f->env, f->space, &config), 0);
-	criu_fixture_wait(f, is_known, f);
+	criu_fixture_install(f, criu_path);
 	fd = open(COUNTERS, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
 	assert_true(fd >= 0 && ftruncate(fd, 4096) == 0 && fchmod(fd, 0666) == 0);
 	f->counters = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);

@@ -26,12 +26,17 @@ struct criu_fixture {
 };
 
 void criu_fixture_open(struct criu_fixture *f);
+/* Another criu, at @path, and what it is known to be able to. */
+void criu_fixture_install(struct criu_fixture *f, const char *path);
 void criu_fixture_close(struct criu_fixture *f);
 
 /* Turn the loop until @done, 20 s at most. */
 void criu_fixture_wait(struct criu_fixture *f, bool (*done)(void *owner), void *owner);
 /* Turn it for so long. */
 void criu_fixture_turn(struct criu_fixture *f, nsec_t span);
+
+/* Where the criu is that the test was given. */
+const char *criu_fixture_criu(void);
 
 /* A process in a group of its own. */
 struct victim {
