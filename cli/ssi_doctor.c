@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -25,7 +26,7 @@ enum { CRIU_MS = 30000, SSID_MS = 3000, LINE_MAX_BYTES = 256 };
 
 /* What is off without it is not ssid itself: missing, it does not spoil the exit code. */
 static const char *const optional[] = {
-	"userfaultfd", "fuse", "seccomp notification", "criu restore in place",
+	"userfaultfd", "fuse", "seccomp notification", "criu streams", "criu restore in place",
 	"criu users' processes",
 };
 
@@ -120,17 +121,51 @@ static void look_at_checkpoints(struct kernel *k, const char *directory)
 
 /* Words that only the patched program holds; daemon/checkpoint/criu.c goes by the same. */
 static const struct {
-	const char *name, *word, *without;
+	const char *name, *word;
+	enum kernel_state without;
+	const char *remedy;
 } patches[] = {
-	{ "criu streams", "Streaming is for dump and restore only",
-	  "nothing can be moved or saved; setup/criu builds the criu that is needed" },
-	{ "criu restore in place", "in_place_fallback_fd",
-	  "processes cannot come back to the node that they started on; setup/criu builds the "
-	  "criu that is needed" },
-	{ "criu users' processes", "Can't parse /proc/%d/limits",
-	  "without CAP_SYS_RESOURCE only root's processes can be moved or saved; setup/criu builds "
-	  "the criu that is needed" },
+	{ "criu streams", "Streaming is for dump and restore only", KERNEL_WARN,
+	  "what is moved or saved needs room for its images in memory here first, and takes longer; "
+	  "setup/criu builds a criu that streams them" },
+	{ "criu restore in place", "in_place_fallback_fd", KERNEL_MISSING,
+	  "processes whose parent stayed cannot come back to it; setup/criu builds a criu that can "
+	  "restore them" },
+	{ "criu users' processes", "Can't parse /proc/%d/limits", KERNEL_MISSING,
+	  "only root's processes can be moved or saved; setup/criu builds a criu that needs no "
+	  "CAP_SYS_RESOURCE for others, or give that to ssid" },
 };
+
+/* What root can have here, ssid has. */
+static bool may_set_limits(void)
+{
+	unsigned long long bounding = 0;
+	FILE *f = fopen("/proc/self/status", "re");
+	char line[LINE_MAX_BYTES];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "CapBnd: %llx", &bounding) == 1)
+			break;
+	if (f)
+		(void)fclose(f);
+	return bounding >> CAP_SYS_RESOURCE & 1;
+}
+
+static void look_for_patch(struct kernel *k, size_t i, const char *program, size_t size)
+{
+	const char *name = patches[i].name, *remedy = patches[i].remedy;
+
+	if (memmem(program, size, patches[i].word, strlen(patches[i].word)))
+		add(k, name, KERNEL_OK, "", "patch is in");
+	else if (memmem(program, size < 2 ? size : 2, "#!", 2))
+		add(k, name, KERNEL_WARN,
+		    "set [paths] criu in ssid.conf to the program itself, or see the log of ssid",
+		    "a script, what it runs is not looked into");
+	else if (strcmp(name, "criu users' processes") == 0 && may_set_limits())
+		add(k, name, KERNEL_OK, "", "by CAP_SYS_RESOURCE");
+	else
+		add(k, name, patches[i].without, remedy, "an unpatched criu");
+}
 
 static void look_for_patches(struct kernel *k, const char *path)
 {
@@ -143,13 +178,8 @@ static void look_for_patches(struct kernel *k, const char *path)
 	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 	if (p == MAP_FAILED)
 		return;
-	for (size_t i = 0; i < N_ELEMENTS(patches); i++) {
-		bool there = memmem(p, (size_t)st.st_size, patches[i].word,
-				    strlen(patches[i].word));
-
-		add(k, patches[i].name, there ? KERNEL_OK : KERNEL_MISSING, patches[i].without,
-		    "%s", there ? "patch is in" : "an unpatched criu");
-	}
+	for (size_t i = 0; i < N_ELEMENTS(patches); i++)
+		look_for_patch(k, i, p, (size_t)st.st_size);
 	(void)munmap(p, (size_t)st.st_size);
 }
 

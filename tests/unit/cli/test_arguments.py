@@ -118,17 +118,33 @@ class Absent(unittest.TestCase):
         self.assertEqual(rows["criu"]["state"], "missing")
         self.assertIn("/nonexistent/criu", rows["criu"]["detail"])
 
-    def test_the_doctor_knows_an_unpatched_criu(self):
+    def test_the_doctor_says_what_an_unpatched_criu_cannot_do(self):
+        # Whatever else it is: none of the patches is in.
+        _, rows = self.doctor("[paths]\ncriu = /bin/true\n")
+        rows = {name: row for name, row in rows.items() if name.startswith("criu ")}
+        self.assertEqual(rows["criu streams"]["state"], "warn")
+        self.assertEqual(rows["criu restore in place"]["state"], "missing")
+        users = rows["criu users' processes"]
+        with open("/proc/self/status", encoding="ascii") as status:
+            bounding = next(int(l.split()[1], 16) for l in status if l.startswith("CapBnd:"))
+        self.assertEqual(users["state"], "ok" if bounding >> 24 & 1 else "missing")
+        for name, word in [("criu streams", "memory"), ("criu restore in place", "parent"),
+                           ("criu users' processes", "root's")]:
+            self.assertFalse(rows[name]["needed"], name)
+            if rows[name]["state"] != "ok":
+                self.assertIn(word, rows[name]["remedy"])
+                self.assertIn("setup/criu", rows[name]["remedy"])
+
+    def test_the_doctor_does_not_take_a_script_for_an_unpatched_criu(self):
         with tempfile.NamedTemporaryFile("w", suffix="-criu", delete=False) as file:
             file.write("#!/bin/sh\necho 'Version: 1.0'\necho 'Looks \033bad.' >&2\n")
         self.addCleanup(os.unlink, file.name)
         os.chmod(file.name, 0o755)
         result, rows = self.doctor(f"[paths]\ncriu = {file.name}\n")
-        self.assertEqual(rows["criu streams"]["state"], "missing")
-        self.assertEqual(rows["criu restore in place"]["state"], "missing")
-        self.assertFalse(rows["criu restore in place"]["needed"])
+        for name in ["criu streams", "criu restore in place", "criu users' processes"]:
+            self.assertEqual(rows[name]["state"], "warn", name)
+            self.assertIn("script", rows[name]["detail"])
         self.assertNotIn("\\u001b", result.stdout)
-        self.assertEqual(result.returncode, 5)
 
     def test_the_doctor_says_that_a_configuration_cannot_be_used(self):
         result, rows = self.doctor("[paths]\ncriu = relative\n")
