@@ -61,6 +61,23 @@ static void a_script_that_runs_criu_is_seen_through(void **state)
 	assert_int_equal(seen.user_processes, known.user_processes);
 }
 
+static void whose_processes_it_dumps_is_known_beforehand(void **state)
+{
+	struct inventory_task tasks[] = { { .pid = 400, .comm = "init" },
+					  { .pid = 401, .uid = 1000, .comm = "xz" } };
+	struct inventory i = { .tasks = tasks, .n_tasks = 1 };
+	bool all = criu_features(f->criu)->user_processes;
+	char text[256] = "";
+
+	assert_true(criu_may_dump(f->criu, &i, text, sizeof(text)));
+	i.n_tasks = 2;
+	assert_int_equal(criu_may_dump(f->criu, &i, text, sizeof(text)), all);
+	assert_int_equal(strstr(text, "401 (xz)") != NULL, !all);
+	tasks[1].uid = 0;
+	tasks[1].gid = 100;
+	assert_int_equal(criu_may_dump(f->criu, &i, text, sizeof(text)), all);
+}
+
 /* Dump @v, kill it, restore it frozen; @v is then the restored one. */
 static void round_trip(const char *what, struct victim *v, struct criu_restore_spec spec)
 {
@@ -756,6 +773,7 @@ static int tests(void)
 #define TEST(name_) cmocka_unit_test_setup_teardown(name_, setup, teardown)
 		TEST(criu_is_known_and_what_it_can),
 		TEST(a_script_that_runs_criu_is_seen_through),
+		TEST(whose_processes_it_dumps_is_known_beforehand),
 		TEST(a_tiny_process_comes_back_frozen_and_goes_on_when_thawed),
 		TEST(four_threads_come_back),
 		TEST(a_tree_comes_back_into_one_group),
