@@ -1,5 +1,6 @@
 #include "process_wire.h"
 
+#include "cleanup.h"
 #include "err.h"
 #include "process.pb-c.h"
 #include "process_internal.h"
@@ -149,8 +150,6 @@ static int launch_from(struct process_launch *l, const Ssi__Process__Launch *m)
 		l->caller.groups[i] = m->groups[i];
 	l->umask = m->umask & 0777;
 	l->nice = m->nice;
-	for (int i = 0; i < 3; i++)
-		l->stdio[i] = -1;
 	return limits_from(l, m);
 }
 
@@ -164,6 +163,8 @@ int process_launch_unpack(struct process_launch **ret, const uint8_t *data, size
 	if (!m)
 		return err_origin(-EINVAL);
 	l = calloc(1, sizeof(*l));
+	for (int i = 0; l && i < 3; i++)
+		l->stdio[i] = -1;
 	r = l ? launch_from(l, m) : err_origin(-ENOMEM);
 	ssi__process__launch__free_unpacked(m, NULL);
 	if (r < 0)
@@ -187,6 +188,8 @@ struct process_launch *process_launch_free(struct process_launch *l)
 	strings_free(l->envp);
 	free(l->cwd);
 	free(l->name);
+	for (size_t i = 0; i < 3; i++)
+		close_fd(l->stdio[i]);
 	free(l);
 	return NULL;
 }

@@ -24,6 +24,7 @@ extern const struct rpc_method process_methods[];
 int process_launch_pack(const struct process_launch *l, uint8_t **ret, size_t *ret_len);
 /* Believes nothing: -EINVAL.  Strings are the launch's own. */
 int process_launch_unpack(struct process_launch **ret, const uint8_t *data, size_t len);
+/* Its descriptors are closed. */
 struct process_launch *process_launch_free(struct process_launch *l);
 DEFINE_CLEANUP(struct process_launch, process_launch_free)
 /* The page for ssi-spawn: @pipes as in process.proto. */

@@ -71,6 +71,19 @@ class Run(lab.Tests):
             self.assertEqual(process.wait(10), 5)
             process.stdout.close()
 
+    def test_after_a_program_elsewhere_nothing_of_it_is_left_open(self):
+        def count():
+            text = self.run_in("sh", "-c", "ls /proc/$(cat /run/ssi/ssid.pid)/fd | wc -l",
+                               node="n2", user="root").text
+            return int(text)
+
+        self.assertEqual(self.run_in("ssi-run", "--node", "n2", "true").status, 0)
+        time.sleep(1)
+        before = count()
+        for _ in range(5):
+            self.assertEqual(self.run_in("ssi-run", "--node", "n2", "true").status, 0)
+        until(lambda: count() <= before, 5, lambda: f"{before} open before, {count()} after")
+
     def test_a_program_sees_its_reader_leave(self):
         for where in [[], ["--node", "n2"]]:
             r = self.run_in("bash", "-c", f"ssi-run {' '.join(where)} yes | head -n 3; "
