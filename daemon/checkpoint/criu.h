@@ -52,6 +52,12 @@ bool criu_may_dump(const struct criu *c, const struct inventory *i, char *ret_te
 /* Kill what a predecessor's runs left. */
 int criu_sweep(struct criu *c);
 
+/*
+ * A dump or restore is near: have a criu started, which takes as long as to dump a small
+ * tree.  The first run that can takes it; one that nobody takes ends after some seconds.
+ */
+void criu_warm(struct criu *c);
+
 /* @text: one line for people, naming the object that was in the way where CRIU's log does. */
 typedef void (*criu_done_cb)(void *owner, bool ok, const char *text);
 

@@ -70,6 +70,12 @@ static int ask(struct criu_run *run, int fd)
 	return criu_swrk_send(fd, &q);
 }
 
+static int open_stream(struct criu_run *run)
+{
+	return criu_stream_new(&run->stream, run->criu->env, run->dir_fd, &run->dump.sink,
+			       on_stream_over, run);
+}
+
 static int start(struct criu_run *run)
 {
 	_cleanup_close_ int ours = -1, theirs = -1;
@@ -80,8 +86,7 @@ static int start(struct criu_run *run)
 		return r;
 	ours = ends[0];
 	theirs = ends[1];
-	r = criu_stream_new(&run->stream, run->criu->env, run->dir_fd, &run->dump.sink,
-			    on_stream_over, run);
+	r = open_stream(run);
 	if (r == 0)
 		r = ask(run, ours);
 	if (r == 0)
@@ -97,6 +102,14 @@ int criu_dump(struct criu *c, const struct criu_dump_spec *spec, criu_done_cb do
 	struct criu_run *run;
 	int r;
 
+	run = criu_run_take(c, CRIU_RUN_DUMP, spec->timeout, done, owner);
+	if (run) {
+		run->dump = *spec;
+		if (open_stream(run) < 0 || ask(run, run->talk.fd) < 0)
+			criu_run_stop(run, "criu cannot be asked");
+		*ret = run;
+		return 0;
+	}
 	r = criu_run_new(c, CRIU_RUN_DUMP, spec->timeout, done, owner, &run);
 	if (r < 0)
 		return r;

@@ -21,9 +21,10 @@ struct criu {
 	struct criu_features features;
 	uint64_t n_runs; /* ever */
 	struct criu_run *runs;
+	struct criu_run *warm; /* of CRIU_RUN_WARM, one of them */
 };
 
-enum criu_run_kind { CRIU_RUN_DUMP, CRIU_RUN_RESTORE, CRIU_RUN_CHECK };
+enum criu_run_kind { CRIU_RUN_DUMP, CRIU_RUN_RESTORE, CRIU_RUN_CHECK, CRIU_RUN_WARM };
 
 enum criu_run_state {
 	CRIU_RUN_TALKING,
@@ -84,6 +85,10 @@ void criu_run_look(struct criu_run *run);
  * SPACE_E_*. */
 int criu_run_spawn(struct criu_run *run, const char *const *argv, pid_t set_tid, int peer,
 		   bool watched);
+/* The criu that stands ready becomes a run of @kind, and waits for its request; NULL: there is
+ * none. */
+struct criu_run *criu_run_take(struct criu *c, enum criu_run_kind kind, nsec_t timeout,
+			       criu_done_cb done, void *owner);
 /* Both ends of a new swrk socket. */
 int criu_run_socket(int ret[static 2]);
 

@@ -246,12 +246,22 @@ static int exec_in_place(struct criu_run *run, int theirs)
 	return err_fold(r);
 }
 
+/* Whose place must be held for the root to have it?  See above. */
+static bool needs_session(const struct criu_restore_spec *s)
+{
+	return s->sid > 0 && s->sid != s->root;
+}
+
+static bool needs_group(const struct criu_restore_spec *s)
+{
+	return s->sid != s->root && s->pgid > 0 && s->pgid != s->sid && s->pgid != s->root;
+}
+
 /* criu itself, or a placeholder which becomes it.  SPACE_E_*. */
 static int spawn(struct criu_run *run, int theirs)
 {
 	const struct criu_restore_spec *s = &run->restore;
-	bool session = s->sid > 0 && s->sid != s->root;
-	bool group = s->sid != s->root && s->pgid > 0 && s->pgid != s->sid && s->pgid != s->root;
+	bool session = needs_session(s), group = needs_group(s);
 	char sid[16], pgid[16];
 	_cleanup_free_ char *path = NULL;
 	const char *const placeholder[] = { NULL, sid, pgid, run->criu->path,
@@ -297,6 +307,15 @@ static int start(struct criu_run *run)
 	return err_fold(r);
 }
 
+/* Any criu will do that inherits nothing, no session, no descriptors. */
+static struct criu_run *take(struct criu *c, const struct criu_restore_spec *s,
+			     criu_done_cb done, void *owner)
+{
+	if (s->in_place || s->n_inherit || needs_session(s) || needs_group(s))
+		return NULL;
+	return criu_run_take(c, CRIU_RUN_RESTORE, s->timeout, done, owner);
+}
+
 int criu_restore(struct criu *c, const struct criu_restore_spec *spec, criu_done_cb done,
 		 void *owner, struct criu_run **ret)
 {
@@ -307,6 +326,14 @@ int criu_restore(struct criu *c, const struct criu_restore_spec *spec, criu_done
 		return err_origin(-E2BIG);
 	if (spec->in_place && !c->features.restore_in_place)
 		return err_origin(-EOPNOTSUPP);
+	run = take(c, spec, done, owner);
+	if (run) {
+		run->restore = *spec;
+		if (ask(run, run->talk.fd) < 0)
+			criu_run_stop(run, "criu cannot be asked");
+		*ret = run;
+		return 0;
+	}
 	r = criu_run_new(c, CRIU_RUN_RESTORE, spec->timeout, done, owner, &run);
 	if (r < 0)
 		return r;

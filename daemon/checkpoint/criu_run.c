@@ -5,6 +5,8 @@
  * its process and its last image bytes are awaited; ENDING: on another thread the
  * leaf is emptied, the group frozen (or killed, where nothing may be left), and
  * the log read; DONE: done() is told.
+ * A warm run is one in TALKING that was asked for nothing yet.
+ *
  * failure modes: the deadline, a cancel, a criu that dies or babbles: all lead to
  * ENDING with a text, once.  The leaf is killed whatever criu does: SIGKILL at a
  * cgroup needs nobody's consent.  ENDING has deadlines of its own and no way back.
@@ -275,6 +277,52 @@ int criu_run_begin(struct criu_run *run, int owned_socket)
 	return r;
 }
 
+/* Warm. */
+
+static const nsec_t WARM_MAX = 5 * NSEC_PER_SEC;
+
+/* Nobody took it, or it died: whoever comes starts another. */
+static void on_cold(void *owner, bool ok, const char *text)
+{
+}
+
+void criu_warm(struct criu *c)
+{
+	struct criu_run *run;
+	int ends[2], r;
+
+	if (c->warm || criu_run_new(c, CRIU_RUN_WARM, WARM_MAX, on_cold, NULL, &run) < 0)
+		return;
+	r = criu_run_socket(ends);
+	if (r < 0) {
+		criu_run_free(run);
+		return;
+	}
+	r = criu_run_begin(run, ends[0]);
+	if (r == 0)
+		r = criu_run_spawn(run, NULL, 0, ends[1], true);
+	close_fd(ends[1]);
+	if (r != 0)
+		criu_run_free(run);
+	else
+		c->warm = run;
+}
+
+struct criu_run *criu_run_take(struct criu *c, enum criu_run_kind kind, nsec_t timeout,
+			       criu_done_cb done, void *owner)
+{
+	struct criu_run *run = c->warm;
+
+	if (!run || env_arm(c->env, &run->deadline, timeout) < 0)
+		return NULL;
+	c->warm = NULL;
+	run->kind = kind;
+	run->timeout = timeout;
+	run->done = done;
+	run->owner = owner;
+	return run;
+}
+
 /* Ending. */
 
 static bool went_well(const struct criu_run *run)
@@ -348,6 +396,8 @@ static void end(struct criu_run *run)
 {
 	const struct env *env = run->criu->env;
 
+	if (run->criu->warm == run)
+		run->criu->warm = NULL;
 	env_disarm(env, &run->deadline);
 	env_unwatch(env, &run->talk);
 	env_unwatch(env, &run->life);

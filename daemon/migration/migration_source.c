@@ -378,6 +378,8 @@ static void next_ask(struct migration_source *s)
 	for (size_t i = 0; i < s->inventory->n_tasks; i++)
 		q.bytes += s->inventory->tasks[i].rss_bytes;
 	s->asked = true;
+	if (!s->dry_run)
+		criu_warm(s->room->n.criu);
 	if (rpc_call(s->room->n.rpc, s->target, MIGRATION_ASK, &q.base, RPC_NO_BULK,
 		     10 * NSEC_PER_SEC, on_asked, s, NULL) != 0)
 		fail(s, RPC_FAILED, "out of memory");

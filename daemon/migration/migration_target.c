@@ -259,6 +259,7 @@ static void on_present(struct env_work *work)
 			    strerror(-t->work_result));
 	/* The forecast has done its work: what is restored is compared with the frozen tree. */
 	t->saved = inventory_free(t->saved);
+	criu_warm(t->room->n.criu);
 	sm_move(&t->sm, RECEIVING);
 	alive(t);
 	rpc_reply(t->call, &reply.base, RPC_NO_BULK);

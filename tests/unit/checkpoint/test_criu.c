@@ -122,6 +122,47 @@ static void a_tiny_process_comes_back_frozen_and_goes_on_when_thawed(void **stat
 	victim_end(f, &v);
 }
 
+static bool nothing_is_left(void *owner)
+{
+	return fixture_left(f) == 0;
+}
+
+static void a_warm_criu_dumps_and_restores(void **state)
+{
+	struct victim v = victim_start(f, "count", NULL, NULL, 0);
+	struct image_store *store = fixture_store(f, STORE_MAX);
+	struct criu_restore_spec spec = { .root = v.pid, .sid = v.pid, .pgid = v.pid };
+	struct outcome o;
+
+	criu_warm(f->criu);
+	criu_warm(f->criu);
+	assert_int_equal(fixture_left(f), 2); /* one leaf, one directory */
+	o = fixture_dump(f, &v, v.pid, false, store);
+	tell("warm", &o);
+	assert_true(o.ok);
+	/* Another would still stand. */
+	assert_int_equal(fixture_left(f), 0);
+	victim_end(f, &v);
+	criu_warm(f->criu);
+	assert_int_equal(image_store_prepare(store), 0);
+	o = fixture_restore(f, spec, store, &v.group);
+	tell("warm", &o);
+	assert_true(o.ok);
+	assert_int_equal(fixture_left(f), 0);
+	assert_int_equal(space_group_thaw(v.group), 0);
+	v.pid = spec.root;
+	assert_true(victim_counts(f, 0));
+	victim_end(f, &v);
+	image_store_free(store);
+}
+
+static void a_warm_criu_that_nobody_takes_goes(void **state)
+{
+	criu_warm(f->criu);
+	assert_int_equal(fixture_left(f), 2);
+	criu_fixture_wait(f, nothing_is_left, NULL);
+}
+
 static void four_threads_come_back(void **state)
 {
 	struct victim v = victim_start(f, "threads", "4", NULL, 0);
@@ -775,6 +816,8 @@ static int tests(void)
 		TEST(a_script_that_runs_criu_is_seen_through),
 		TEST(whose_processes_it_dumps_is_known_beforehand),
 		TEST(a_tiny_process_comes_back_frozen_and_goes_on_when_thawed),
+		TEST(a_warm_criu_dumps_and_restores),
+		TEST(a_warm_criu_that_nobody_takes_goes),
 		TEST(four_threads_come_back),
 		TEST(a_tree_comes_back_into_one_group),
 		TEST(a_process_of_an_ordinary_user_comes_back),
