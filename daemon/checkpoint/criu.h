@@ -84,7 +84,9 @@ struct criu_inherit {
 };
 
 struct criu_restore_spec {
-	const struct image_store *images; /* stays the caller's, until done */
+	/* Stays the caller's, until done.  Its pages go as they are read: memory holds a
+	 * tree once and not twice, whatever comes of it. */
+	const struct image_store *images;
 	pid_t root;
 	pid_t sid, pgid;          /* of the root; placeholders are made where it leads neither */
 	struct space_group *group; /* the tree is moved here and frozen before it runs */

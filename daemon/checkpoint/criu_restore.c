@@ -211,7 +211,8 @@ static int ask(struct criu_run *run, int fd)
 	}
 	o.inherit_fd = list;
 	o.n_inherit_fd = s->n_inherit;
-	o.has_notify_scripts = o.has_rst_sibling = o.has_shell_job = true;
+	o.has_notify_scripts = o.has_rst_sibling = o.has_shell_job = o.has_auto_dedup = true;
+	o.auto_dedup = true;
 	o.notify_scripts = true;
 	o.rst_sibling = !s->in_place;
 	o.shell_job = s->sid != s->root;

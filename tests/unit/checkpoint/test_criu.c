@@ -78,6 +78,21 @@ static void whose_processes_it_dumps_is_known_beforehand(void **state)
 	assert_int_equal(criu_may_dump(f->criu, &i, text, sizeof(text)), all);
 }
 
+/* Bytes of memory that the images take. */
+static uint64_t resident(const struct image_store *store)
+{
+	uint64_t bytes = 0, size;
+	struct stat st;
+
+	for (size_t i = 0; i < image_store_n_files(store); i++) {
+		assert_int_equal(fstatat(image_store_dir_fd(store),
+					 image_store_file(store, i, &size), &st, 0),
+				 0);
+		bytes += (uint64_t)st.st_blocks * 512;
+	}
+	return bytes;
+}
+
 /* Dump @v, kill it, restore it frozen; @v is then the restored one. */
 static void round_trip(const char *what, struct victim *v, struct criu_restore_spec spec)
 {
@@ -100,6 +115,7 @@ static void round_trip(const char *what, struct victim *v, struct criu_restore_s
 	o = fixture_restore(f, spec, store, &group);
 	tell(what, &o);
 	assert_true(o.ok);
+	assert_in_range(resident(store), 0, 1 << 20);
 	image_store_free(store);
 	assert_true(victim_stands(f, 0));
 	assert_int_equal(f->counters[0], before);
