@@ -22,7 +22,8 @@ extern const struct rpc_method process_methods[];
 /* A launch as bytes, for another node's control room: all but stdio, which is -1
  * afterwards. */
 int process_launch_pack(const struct process_launch *l, uint8_t **ret, size_t *ret_len);
-/* Believes nothing: -EINVAL.  Strings are the launch's own. */
+/* Believes nothing: -EINVAL.  Strings, and descriptors given to it later, are the
+ * launch's own. */
 int process_launch_unpack(struct process_launch **ret, const uint8_t *data, size_t len);
 /* Its descriptors are closed. */
 struct process_launch *process_launch_free(struct process_launch *l);

@@ -96,6 +96,17 @@ class Run(lab.Tests):
                             input=bytes(1 << 20), timeout=20)
             self.assertEqual(r.status, 6)
 
+    def test_ssid_keeps_no_end_of_a_programs_pipes(self):
+        def n_open():
+            return int(self.run_in("sh", "-c", "ls /proc/$(cat /run/ssi/ssid.pid)/fd | wc -l",
+                                   node="n2", user="root").text)
+
+        before = n_open()
+        for _ in range(4):
+            r = self.run_in("sh", "-c", "ssi-run --node n2 true </dev/zero")
+            self.assertEqual(r.status, 0)
+        until(lambda: n_open() <= before + 1, 10, lambda: f"{before} were open, now {n_open()}")
+
     def test_in_the_background_it_prints_the_id_and_leaves(self):
         for where, node in [([], "n1"), (["--node", "n2"], "n2")]:
             r = self.run_in("ssi-run", "-b", "-o", "/shared/work/id", *where, "sh", "-c",
