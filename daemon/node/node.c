@@ -125,7 +125,11 @@ static void on_join(void *owner, struct transport_tcp_join *join, const char *ad
 
 static void on_exit_of(void *owner, const struct space_exit *exit)
 {
-	process_on_exit(((struct node *)owner)->process, exit);
+	struct node *n = owner;
+
+	/* In this order: what process_on_exit() has told is not told again. */
+	stream_on_exit(n->stream, exit->pid);
+	process_on_exit(n->process, exit);
 }
 
 static void on_stop_of(void *owner, pid_t pid, int signal)

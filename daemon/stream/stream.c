@@ -7,18 +7,38 @@
 
 #include <sys/stat.h>
 
+/* What is at @fd, a pipe or a terminal: the end's mark and number. */
+static int identify(int fd, struct stream_mark *mark, ino_t *ret)
+{
+	struct stat st;
+	int number;
+
+	if (fstat(fd, &st) < 0)
+		return err_origin(-errno);
+	*ret = st.st_ino;
+	if (S_ISFIFO(st.st_mode))
+		return 0;
+	number = terminal_number(fd);
+	if (number < 0)
+		return err_origin(-EINVAL);
+	mark->flags |= STREAM_TERMINAL;
+	*ret = (ino_t)number;
+	return 0;
+}
+
 static int on_restored(void *owner, uint64_t id, const struct stream_mark *mark,
 		       struct stream_hand *hand)
 {
 	struct stream_room *s = owner;
+	struct stream_mark unused;
 	struct stream_end *e;
-	struct stat st = { 0 };
-	int r;
+	ino_t inode = 0;
+	int r = 0;
 
-	if (hand->pipe >= 0 && fstat(hand->pipe, &st) < 0)
-		r = err_origin(-errno);
-	else
-		r = stream_end_new(s, id, mark, hand, st.st_ino, &e);
+	if (hand->pipe >= 0)
+		r = identify(hand->pipe, &unused, &inode);
+	if (r == 0)
+		r = stream_end_new(s, id, mark, hand, inode, &e);
 	if (r < 0) {
 		stream_hand_fini(hand);
 		return r;
@@ -49,11 +69,14 @@ int stream_room_new(struct stream_room **ret, const struct env *env, struct spac
 		return err_origin(-ENOMEM);
 	s->env = env;
 	s->rpc = rpc;
+	s->space = space;
 	s->next_id = (uint32_t)env_random_u64(env);
 	LIST_INIT(&s->ends);
 	r = stream_slots_new(&s->slots, space);
 	if (r == 0)
 		r = stream_slots_restore(s->slots, on_restored, s);
+	if (r == 0)
+		stream_terminals_restored(s);
 	if (r == 0)
 		r = rpc_register(rpc, stream_methods, s);
 	if (r < 0) {
@@ -124,17 +147,18 @@ int stream_open(struct stream_room *s, stream_id id, enum stream_role role, node
 	_cleanup_close_ int fd = owned_fd;
 	struct stream_hand hand;
 	struct stream_end *e;
-	struct stat st;
+	ino_t inode;
 	int r;
 
-	if (fstat(fd, &st) < 0)
-		return err_origin(-errno);
-	if (!S_ISFIFO(st.st_mode) || (role == STREAM_WRITER && n_rest > position) ||
-	    position > UINT64_MAX / 4 || (role == STREAM_WRITER && peer == NODE_NONE))
+	r = identify(fd, &mark, &inode);
+	if (r < 0)
+		return r;
+	if ((role == STREAM_WRITER && n_rest > position) || position > UINT64_MAX / 4 ||
+	    (role == STREAM_WRITER && peer == NODE_NONE))
 		return err_origin(-EINVAL);
 	forget_deserted(s);
 	e = stream_end_find(s, id, role);
-	if (e && stream_end_is(e, STREAM_CUT) && e->inode == st.st_ino) {
+	if (e && stream_end_is(e, STREAM_CUT) && e->inode == inode) {
 		stream_end_uncut(e);
 		return 0;
 	}
@@ -146,7 +170,7 @@ int stream_open(struct stream_room *s, stream_id id, enum stream_role role, node
 			     role == STREAM_READER ? position : position - n_rest, rest, n_rest);
 	if (r < 0)
 		return r;
-	r = stream_end_new(s, id, &mark, &hand, st.st_ino, &e);
+	r = stream_end_new(s, id, &mark, &hand, inode, &e);
 	if (r < 0) {
 		hand.pipe = -1;
 		stream_hand_drop(&hand);
@@ -163,7 +187,9 @@ int stream_by_pipe(const struct stream_room *s, ino_t pipe, struct stream_info *
 	const struct stream_end *e;
 
 	LIST_FOREACH(e, &s->ends, entry)
-		if (e->hand.pipe >= 0 && !stream_end_is(e, STREAM_CUT) && e->inode == pipe) {
+		if (e->hand.pipe >= 0 &&
+		    !stream_end_is(e, STREAM_CUT | STREAM_TERMINAL) &&
+		    e->inode == pipe) {
 			*ret = (struct stream_info){ e->id, e->mark.role, e->mark.peer };
 			return 0;
 		}

@@ -3,12 +3,18 @@
  * Standard streams whose two ends are on two nodes.
  *
  * Knows: env, space, rpc.  A stream is one direction of bytes, from a pipe on one node
- * to a pipe on another; its id is unique in the cluster (node << 32 | counter).  Its two
- * ends are told apart by role, since both may be on one node.  The reader reads its
+ * to a pipe on another; its id is unique in the cluster (node << 32 | counter).  Its
+ * two ends are told apart by role, since both may be on one node.  The reader reads its
  * pipe only while it has room (256 KiB) and keeps bytes until they are
- * acknowledged; each byte has a position, so that what is sent twice is taken once.  End of
- * file travels behind the last byte; a writer whose pipe lost its reader tells the
+ * acknowledged; each byte has a position, so that what is sent twice is taken once. End
+ * of file travels behind the last byte; a writer whose pipe lost its reader tells the
  * other side, which closes its pipe (so a program gets its SIGPIPE).
+ *
+ * In the place of a pipe there may be the master of a terminal: then two ends, one of
+ * each role, belong to it, and neither stays without the other.  The stream of what is
+ * typed is also the line: when it ends, the terminal is hung up.  When the program
+ * closes its terminal, or the leader of the session is gone, what is left of its output
+ * is sent, and both end.
  *
  * Invariant: every byte is delivered once, in order, or the stream breaks on both
  * sides (a node was lost).  ssid may be killed at any instant, on either node: what its
@@ -18,6 +24,7 @@
 #include "ids.h"
 #include "rpc.h"
 #include "space.h"
+#include "terminal.h"
 
 #include <sys/types.h>
 
@@ -46,17 +53,32 @@ void stream_on_node_lost(struct stream_room *s, node_id node);
 stream_id stream_new_id(struct stream_room *s);
 
 /*
- * One end here; the other is, or will be, at @peer (which may be this node), and is told: from
- * now on it sends here, beginning with what was not acknowledged.  @peer NODE_NONE, for a
- * reader: nobody wants the bytes, they are dropped.  @owned_fd is the end of a pipe
- * (O_NONBLOCK is not set on it: it may be shared; reads and writes never block the loop).
- * @position: bytes of the stream that went by before this end stood.  @rest (copied): bytes
- * behind it which an earlier end had in its hands; a reader sends, a writer writes them first.
- * The very pipe of an end that was cut: the move is undone, that end goes on; @position and
+ * One end here; the other is, or will be, at @peer (which may be this node), and is
+ * told: from now on it sends here, beginning with what was not acknowledged.  @peer
+ * NODE_NONE, for a reader: nobody wants the bytes, they are dropped.  @owned_fd is the
+ * end of a pipe (O_NONBLOCK is not set on it: it may be shared; reads and writes never
+ * block the loop), or the master of a terminal.
+ * @position: bytes of the stream that went by before this end stood.  @rest (copied):
+ * bytes behind it which an earlier end had in its hands; a reader sends, a writer
+ * writes them first. The very pipe of an end that was cut: the move is undone, that end
+ * goes on; @position and
  * @rest are not looked at, since it has them still.
  */
 int stream_open(struct stream_room *s, stream_id id, enum stream_role role, node_id peer,
 		int owned_fd, uint64_t position, const void *rest, size_t n_rest);
+
+/*
+ * Terminals.  make: for a program of this node; @master is opened as a reader and as a
+ * writer (a descriptor each, O_NONBLOCK).  leads: the reader's program is the leader of
+ * the session. exit: of any process of this node.  resize: of the terminal that the
+ * bytes of reader @id go to, wherever it is; done comes once if 0 is returned.
+ */
+int stream_terminal_make(struct stream_room *s, const struct terminal_setup *setup,
+			 int *ret_master, int *ret_slave);
+int stream_terminal_leads(struct stream_room *s, stream_id id, pid_t leader);
+void stream_on_exit(struct stream_room *s, pid_t pid);
+int stream_resize(struct stream_room *s, stream_id id, const struct winsize *size,
+		  rpc_done_cb done, void *owner);
 
 /* The end here whose pipe has this inode: what a process that leaves holds of streams. */
 struct stream_info {

@@ -25,7 +25,8 @@ int stream_uncut(struct stream_room *s, ino_t pipe)
 	struct stream_end *e;
 
 	LIST_FOREACH(e, &s->ends, entry)
-		if (stream_end_is(e, STREAM_CUT) && e->inode == pipe) {
+		if (stream_end_is(e, STREAM_CUT) &&
+		    !stream_end_is(e, STREAM_TERMINAL) && e->inode == pipe) {
 			stream_end_uncut(e);
 			return 0;
 		}

@@ -13,13 +13,16 @@
  * reach for SILENT_MAX, or lost, breaks the stream on this side too.  Positions that
  * do not meet mean lost bytes: the stream breaks on both sides.
  *
+ * At a terminal (STREAM_TERMINAL) two ends have the same master, and one that ends ends
+ * the other: see stream_terminal.c.
+ *
  * An end that breaks gives up its pipe at once, and stays until the other side has
  * heard of it.
  *
- * The pipes are shared with programs and may not be made non-blocking: bytes come and go
- * by splice(SPLICE_F_NONBLOCK), which does not block whatever the flags of the two are.
- * (It waits for the pipe's lock, which a program's read() holds while its own memory is
- * faulted in.)
+ * The pipes are shared with programs and may not be made non-blocking: bytes come and
+ * go by splice(SPLICE_F_NONBLOCK), which does not block whatever the flags of the two
+ * are. (It waits for the pipe's lock, which a program's read() holds while its own
+ * memory is faulted in.)
  */
 #include "stream_internal.h"
 
@@ -108,6 +111,7 @@ void stream_end_close(struct stream_end *e)
 {
 	env_unwatch(e->room->env, &e->watch);
 	stream_hand_drop(&e->hand);
+	stream_end_hang_up(e);
 	stream_end_free(e);
 }
 
@@ -178,11 +182,25 @@ static void tell_broken(struct stream_end *e)
 		absent(e, RPC_FAILED, "out of memory");
 }
 
+void stream_end_give_up(struct stream_end *e)
+{
+	if (stream_end_is_reader(e)) {
+		stream_end_set_flag(e, STREAM_ENDED);
+		env_unwatch(e->room->env, &e->watch);
+	} else {
+		stream_end_set_flag(e, STREAM_BREAKS);
+		stream_end_quiet(e);
+	}
+	stream_hand_release(&e->hand);
+	(void)env_arm(e->room->env, &e->again, 0);
+}
+
 void stream_end_break(struct stream_end *e)
 {
 	stream_end_set_flag(e, STREAM_BREAKS);
 	stream_end_quiet(e);
 	stream_hand_release(&e->hand);
+	stream_end_hang_up(e);
 	stream_end_pump(e);
 }
 
@@ -246,6 +264,26 @@ static void watch(struct stream_end *e, unsigned events)
 		retry(e, 0);
 }
 
+void stream_end_stop_reading(struct stream_end *e)
+{
+	stream_end_set_flag(e, STREAM_ENDED);
+	env_unwatch(e->room->env, &e->watch);
+	stream_hand_release(&e->hand);
+	stream_end_hang_up(e);
+}
+
+/* At a terminal that nobody can write to any more. */
+static void take_last(struct stream_end *e)
+{
+	ssize_t n;
+
+	do
+		n = stream_hand_take(&e->hand);
+	while (n > 0);
+	if (!stream_hand_is_full(&e->hand))
+		stream_end_stop_reading(e);
+}
+
 static void pump_reader(struct stream_end *e)
 {
 	if (e->mark.peer == NODE_NONE) {
@@ -253,16 +291,11 @@ static void pump_reader(struct stream_end *e)
 		    stream_end_is(e, STREAM_ENDED))
 			return stream_end_close(e);
 	}
+	if (stream_end_is(e, STREAM_LAST) && !stream_end_is(e, STREAM_ENDED))
+		take_last(e);
 	watch(e, stream_end_is(e, STREAM_ENDED) || stream_hand_is_full(&e->hand) ? 0 : ENV_READ);
 	if (e->joined && !e->call && (e->hand.level || stream_end_is(e, STREAM_ENDED)))
 		send_data(e);
-}
-
-void stream_end_stop_reading(struct stream_end *e)
-{
-	stream_end_set_flag(e, STREAM_ENDED);
-	env_unwatch(e->room->env, &e->watch);
-	stream_hand_release(&e->hand);
 }
 
 /* The writer's side. */
@@ -280,7 +313,9 @@ static void pump_writer(struct stream_end *e)
 		e->full = false;
 	if (!e->full)
 		stream_end_answer(e);
-	if (stream_end_is(e, STREAM_ENDED) && !e->hand.level)
+	/* A terminal is hung up at once, whatever was typed. */
+	if (stream_end_is(e, STREAM_ENDED) &&
+	    (!e->hand.level || stream_end_is(e, STREAM_TERMINAL)))
 		return stream_end_close(e);
 	watch(e, e->hand.level ? ENV_WRITE : 0);
 }

@@ -57,6 +57,7 @@ struct slot {
 struct stream_slots {
 	struct space *space;
 	struct slot *slots; /* mapped, kept */
+	int32_t *leaders;   /* the same */
 };
 
 static struct slot *slot_of(const struct stream_hand *h)
@@ -156,6 +157,7 @@ int stream_hand_init(struct stream_hand *h, struct stream_slots *slots, uint64_t
 	h->first = first;
 	h->level = n_rest;
 	slot_of(h)->id = id;
+	slots->leaders[i] = 0;
 	store(&slot_of(h)->place, first << 1 | FIRST);
 	stream_hand_mark(h, mark);
 	return 0;
@@ -165,6 +167,16 @@ void stream_hand_mark(struct stream_hand *h, const struct stream_mark *mark)
 {
 	store(&slot_of(h)->mark,
 	      (uint64_t)mark->peer << 32 | (uint64_t)mark->flags << 8 | mark->role);
+}
+
+void stream_hand_set_leader(struct stream_hand *h, pid_t leader)
+{
+	h->slots->leaders[h->slot] = leader;
+}
+
+pid_t stream_hand_leader(const struct stream_hand *h)
+{
+	return h->slots->leaders[h->slot];
 }
 
 void stream_hand_fini(struct stream_hand *h)
@@ -220,7 +232,7 @@ ssize_t stream_hand_take(struct stream_hand *h)
 	before_adding(h);
 	n = splice(h->pipe, NULL, h->own, NULL, h->size - h->level, SPLICE_F_NONBLOCK);
 	if (n < 0)
-		return -errno;
+		return errno == EIO ? 0 : -errno;
 	h->level += (size_t)n;
 	return n;
 }
@@ -417,6 +429,13 @@ int stream_slots_new(struct stream_slots **ret, struct space *space)
 	if (r != 0)
 		return err_fold(r);
 	s->slots = mapped;
+	r = space_state(space, "stream/leaders", SLOTS * sizeof(*s->leaders), &mapped,
+			&fresh);
+	if (r != 0) {
+		(void)munmap(s->slots, SLOTS * sizeof(struct slot));
+		return err_fold(r);
+	}
+	s->leaders = mapped;
 	*ret = TAKE(s);
 	return 0;
 }
@@ -426,6 +445,7 @@ struct stream_slots *stream_slots_free(struct stream_slots *s)
 	if (!s)
 		return NULL;
 	(void)munmap(s->slots, SLOTS * sizeof(struct slot));
+	(void)munmap(s->leaders, SLOTS * sizeof(*s->leaders));
 	free(s);
 	return NULL;
 }

@@ -30,8 +30,13 @@ struct stream_mark {
 
 enum {
 	STREAM_ENDED = 1u << 0, /* end of file: seen (reader), received (writer) */
-	STREAM_BREAKS = 1u << 1, /* the other end is to hear that this one is no more; no pipes */
-	STREAM_CUT = 1u << 2, /* asleep, see stream_cut() */
+	STREAM_BREAKS =
+		1u
+		<< 1, /* the other end is to hear that this one is no more; no pipes */
+	STREAM_CUT = 1u << 2,	   /* asleep, see stream_cut() */
+	STREAM_TERMINAL = 1u << 3, /* `pipe` is the master of a terminal */
+	STREAM_LAST =
+		1u << 4, /* its session is over: what it holds is all that comes */
 };
 
 struct stream_hand {
@@ -62,6 +67,9 @@ void stream_hand_fini(struct stream_hand *h);
 /* The end is over: nothing of it is kept.  Then fini. */
 void stream_hand_drop(struct stream_hand *h);
 void stream_hand_mark(struct stream_hand *h, const struct stream_mark *mark);
+/* The leader of the session at a terminal; 0: not known. */
+void stream_hand_set_leader(struct stream_hand *h, pid_t leader);
+pid_t stream_hand_leader(const struct stream_hand *h);
 /* Give up the program's pipe: the program sees end of file, or that nobody reads. */
 void stream_hand_release(struct stream_hand *h);
 
@@ -71,7 +79,8 @@ uint64_t stream_hand_behind(const struct stream_hand *h);
 bool stream_hand_is_full(const struct stream_hand *h);
 
 /* These never block.  Bytes moved, or -errno; -EAGAIN. */
-ssize_t stream_hand_take(struct stream_hand *h);  /* program -> hand; 0: end of file */
+/* program -> hand; 0: end of file, or nobody has the terminal open */
+ssize_t stream_hand_take(struct stream_hand *h);
 ssize_t stream_hand_give(struct stream_hand *h);  /* hand -> program; -EPIPE */
 ssize_t stream_hand_put(struct stream_hand *h, const void *data, size_t len); /* 0: full */
 int stream_hand_discard(struct stream_hand *h, size_t n); /* the first @n of it */

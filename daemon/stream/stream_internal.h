@@ -3,7 +3,8 @@
  * What the files of this room share: its ends.
  *
  * stream_hand.c keeps what an end has, stream_end.c is one end's life, stream_serve.c
- * what the other side says to it, stream_cut.c its leaving; stream.c is the room.
+ * what the other side says to it, stream_cut.c its leaving, stream_terminal.c what is
+ * different at a terminal; stream.c is the room.
  */
 #include "stream.h"
 #include "stream_hand.h"
@@ -14,6 +15,7 @@ enum {
 	STREAM_OPEN = RPC_ROOM_STREAM << 8 | 1,
 	STREAM_DATA = RPC_ROOM_STREAM << 8 | 2,
 	STREAM_BROKEN = RPC_ROOM_STREAM << 8 | 3,
+	STREAM_RESIZE = RPC_ROOM_STREAM << 8 | 4,
 };
 
 struct stream_end {
@@ -21,7 +23,7 @@ struct stream_end {
 	struct stream_room *room;
 	stream_id id;
 	struct stream_mark mark;
-	ino_t inode; /* of its pipe */
+	ino_t inode; /* of its pipe; the number of its terminal */
 	struct stream_hand hand;
 	struct env_fd watch;
 	struct env_timer again;
@@ -37,6 +39,7 @@ struct stream_end {
 
 struct stream_room {
 	const struct env *env;
+	struct space *space;
 	struct rpc *rpc;
 	struct stream_slots *slots;
 	LIST_HEAD(, stream_end) ends;
@@ -90,11 +93,20 @@ bool stream_end_meet(struct stream_end *e, uint64_t position);
 uint64_t stream_end_position(const struct stream_end *e);
 /* No more is read from the pipe; what is in the hand is still sent. */
 void stream_end_stop_reading(struct stream_end *e);
+/* A reader reads no more, a writer breaks, at their next turn, which comes at once.
+ * Closes nothing now. */
+void stream_end_give_up(struct stream_end *e);
 /* The process at a cut end is gone: the other end of the pipe has no holder. */
 bool stream_end_is_deserted(const struct stream_end *e);
 
 /* stream_serve.c */
 extern const struct rpc_method stream_methods[];
+
+/* stream_terminal.c */
+/* @e is at its end: so is the other one at its terminal, soon. */
+void stream_end_hang_up(struct stream_end *e);
+/* A predecessor may have been killed between the two. */
+void stream_terminals_restored(struct stream_room *s);
 
 /* stream_cut.c */
 /* The process goes on here.  May close the end. */

@@ -4,6 +4,7 @@
 #include "stream.pb-c.h"
 
 #include <string.h>
+#include <sys/ioctl.h>
 
 RPC_HANDLER(on_open, struct stream_room, Ssi__Stream__OpenRequest)
 {
@@ -86,6 +87,23 @@ RPC_HANDLER(on_broken, struct stream_room, Ssi__Stream__BrokenRequest)
 	stream_end_pump(e);
 }
 
+RPC_HANDLER(on_resize, struct stream_room, Ssi__Stream__ResizeRequest)
+{
+	struct stream_end *e = stream_end_find(self, req->id, STREAM_WRITER);
+	Ssi__Stream__OpenReply reply = SSI__STREAM__OPEN_REPLY__INIT;
+	struct winsize size = {(uint16_t)req->rows, (uint16_t)req->columns,
+			       (uint16_t)req->x_pixels, (uint16_t)req->y_pixels};
+
+	if (!e || e->mark.peer != rpc_call_peer(call) ||
+	    !stream_end_is(e, STREAM_TERMINAL))
+		return rpc_fail(call, RPC_NOT_FOUND, "no such terminal");
+	if (stream_end_is(e, STREAM_CUT))
+		return rpc_fail(call, RPC_CONFLICT, "the terminal is moving");
+	if (e->hand.pipe < 0 || ioctl(e->hand.pipe, TIOCSWINSZ, &size) < 0)
+		return rpc_fail(call, RPC_NOT_FOUND, "the terminal is hung up");
+	rpc_reply(call, &reply.base, RPC_NO_BULK);
+}
+
 const struct rpc_method stream_methods[] = {
 	RPC_METHOD(STREAM_OPEN, on_open, ssi__stream__open_request__descriptor,
 		   ssi__stream__open_reply__descriptor),
@@ -93,5 +111,7 @@ const struct rpc_method stream_methods[] = {
 		   ssi__stream__data_reply__descriptor),
 	RPC_METHOD(STREAM_BROKEN, on_broken, ssi__stream__broken_request__descriptor,
 		   ssi__stream__open_reply__descriptor),
-	{ 0 },
+	RPC_METHOD(STREAM_RESIZE, on_resize, ssi__stream__resize_request__descriptor,
+		   ssi__stream__open_reply__descriptor),
+	{0},
 };

@@ -10,6 +10,7 @@ enum {
 	OPEN = RPC_ROOM_STREAM << 8 | 1,
 	DATA = RPC_ROOM_STREAM << 8 | 2,
 	BROKEN = RPC_ROOM_STREAM << 8 | 3,
+	RESIZE = RPC_ROOM_STREAM << 8 | 4,
 };
 
 static struct env_event *event;
@@ -62,6 +63,7 @@ static void a_third_node_cannot_write_or_break(void **state)
 {
 	Ssi__Stream__DataRequest data = SSI__STREAM__DATA_REQUEST__INIT;
 	Ssi__Stream__BrokenRequest broken = SSI__STREAM__BROKEN_REQUEST__INIT;
+	Ssi__Stream__ResizeRequest resize = SSI__STREAM__RESIZE_REQUEST__INIT;
 	struct flow f;
 
 	flow_open(&f, &nodes[0], &nodes[1]);
@@ -74,6 +76,12 @@ static void a_third_node_cannot_write_or_break(void **state)
 	assert_int_equal(say(&nodes[2], &nodes[0], BROKEN, &broken.base, 0), RPC_NOT_FOUND);
 	broken.role = SSI__STREAM__ROLE__READER;
 	assert_int_equal(say(&nodes[2], &nodes[1], BROKEN, &broken.base, 0), RPC_NOT_FOUND);
+	/* A window, of what is no terminal. */
+	resize.id = f.id;
+	assert_int_equal(say(&nodes[2], &nodes[1], RESIZE, &resize.base, 0),
+			 RPC_NOT_FOUND);
+	assert_int_equal(say(&nodes[0], &nodes[1], RESIZE, &resize.base, 0),
+			 RPC_NOT_FOUND);
 	data.id = 1;
 	assert_int_equal(say(&nodes[0], &nodes[1], DATA, &data.base, 10), RPC_NOT_FOUND);
 	(void)flow_write(&f, 1000);

@@ -1,7 +1,8 @@
 /*
  * ssid is killed while numbered words flow: on one node, on the other, on both, at any
  * instant or at a system call of its own.  Every word comes once, in order, and
- * behind the last one end of file; a program that nobody reads is told.
+ * behind the last one end of file; a program that nobody reads is told.  The same at
+ * terminals, both ways.
  *
  * argv[2]: how many kills a test, 200 if absent.
  */
@@ -9,12 +10,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pty.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 
 enum { STREAMS = 4, WORDS = 4096 };
@@ -26,6 +29,8 @@ static struct shared {
 		volatile uint64_t sent, came, wrong;
 		volatile bool broken; /* the feeder was told that nobody reads */
 		volatile bool ended;
+		bool typed; /* into a terminal, which is hung up at its end */
+		volatile bool fed;
 	} of[STREAMS];
 } *shared;
 
@@ -56,6 +61,9 @@ static _Noreturn void run_feeder(size_t i, int fd)
 		}
 		shared->of[i].sent = next;
 	}
+	shared->of[i].fed = true;
+	while (shared->of[i].typed && !shared->of[i].ended)
+		(void)usleep(1000);
 	_exit(0);
 }
 
@@ -68,8 +76,13 @@ static _Noreturn void run_checker(size_t i, int fd)
 	ssize_t n = -1;
 
 	while (shared->of[i].came < shared->of[i].to_read &&
-	       (n = read(fd, 
-			bytes + have, 1 + (size_t)rand_r(&seed) % (sizeof(bytes) - have))) > 0) {
+	       (n = read(fd, bytes + have,
+			 1 + (size_t)rand_r(&seed) % (sizeof(bytes) - have))) >= 0) {
+		/* From a terminal this is no end, but silence. */
+		if (n == 0 &&
+		    (!shared->of[i].typed ||
+		     (shared->of[i].fed && shared->of[i].came == shared->of[i].sent)))
+			break;
 		have += (size_t)n;
 		for (at = 0; at + 4 <= have; at += 4) {
 			memcpy(&word, bytes + at, 4);
@@ -87,8 +100,54 @@ static _Noreturn void run_checker(size_t i, int fd)
 	_exit(0);
 }
 
+static void start_programs(int p[STREAMS][4])
+{
+	for (size_t i = 0; i < STREAMS; i++) {
+		if (fork() == 0) {
+			for (size_t k = i; k < STREAMS; k++)
+				for (int e = 1; e < 3; e++)
+					if (p[k][e] != p[i][1])
+						(void)close(p[k][e]);
+			run_feeder(i, p[i][1]);
+		}
+		if (fork() == 0) {
+			for (size_t k = 0; k < STREAMS; k++)
+				if (p[k][1] != p[i][2])
+					(void)close(p[k][1]);
+			run_checker(i, p[i][2]);
+		}
+		(void)close(p[i][1]);
+		(void)close(p[i][2]);
+	}
+}
+
+/* Of @p, 0 and 3 for the streams, 1 and 2 for the programs. */
+static void make_pipes(int p[static 4])
+{
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(p + 2, O_CLOEXEC), 0);
+}
+
+/* @typed is from a pipe to the terminal, @shown from it to a pipe. */
+static void make_terminal(int typed[static 4], int shown[static 4])
+{
+	struct termios raw;
+
+	assert_int_equal(pipe2(typed, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(shown + 2, O_CLOEXEC), 0);
+	assert_int_equal(openpty(&typed[3], &typed[2], NULL, NULL, NULL), 0);
+	assert_int_equal(fcntl(typed[3], F_SETFL, O_RDWR | O_NONBLOCK), 0);
+	assert_int_equal(tcgetattr(typed[2], &raw), 0);
+	cfmakeraw(&raw);
+	raw.c_cc[VMIN] = 0;
+	raw.c_cc[VTIME] = 1;
+	assert_int_equal(tcsetattr(typed[2], TCSANOW, &raw), 0);
+	shown[0] = dup(typed[3]);
+	shown[1] = dup(typed[2]);
+}
+
 /* The streams stand before the first ssid that is killed. */
-static void open_streams(void)
+static void open_streams(bool at_terminals)
 {
 	struct env_event *event;
 	struct node n[2];
@@ -98,11 +157,18 @@ static void open_streams(void)
 	for (node_id i = 0; i < 2; i++)
 		node_start(&n[i], i + 1, event);
 	for (size_t i = 0; i < STREAMS; i++) {
-		struct node *from = &n[i & 1], *to = &n[i >> 1 & 1];
+		/* The two of a terminal the other way round. */
+		size_t there = at_terminals ? (i & 1) ^ (i >> 1) ^ 1 : i >> 1 & 1;
+		struct node *from = &n[at_terminals ? (i & 1) ^ (i >> 1) : i & 1],
+			    *to = &n[there];
 		stream_id id = stream_new_id(from->room);
 
-		assert_int_equal(pipe2(p[i], O_CLOEXEC), 0);
-		assert_int_equal(pipe2(p[i] + 2, O_CLOEXEC), 0);
+		/* 0 and 1, 2 and 3. */
+		if (!at_terminals)
+			make_pipes(p[i]);
+		else if (i % 2 == 0)
+			make_terminal(p[i], p[i + 1]);
+		shared->of[i].typed = at_terminals && i % 2 == 0;
 		assert_int_equal(stream_open(from->room, id, STREAM_READER, to->id, p[i][0], 0,
 					     NULL, 0),
 				 0);
@@ -113,19 +179,7 @@ static void open_streams(void)
 	for (node_id i = 0; i < 2; i++)
 		node_stop(&n[i]);
 	(void)env_event_free(event);
-	for (size_t i = 0; i < STREAMS; i++) {
-		if (fork() == 0) {
-			for (size_t k = i; k < STREAMS; k++)
-				for (int e = 1; e < 3; e++)
-					if (p[k][e] != p[i][1])
-						(void)close(p[k][e]);
-			run_feeder(i, p[i][1]);
-		}
-		(void)close(p[i][1]);
-		if (fork() == 0)
-			run_checker(i, p[i][2]);
-		(void)close(p[i][2]);
-	}
+	start_programs(p);
 }
 
 static void start(size_t i)
@@ -272,13 +326,13 @@ static int down(void **state)
 	return munmap(shared, sizeof(*shared));
 }
 
-static void every_word_comes_once_in_order(void **state)
+static void run_words(bool at_terminals)
 {
 	bool over;
 
 	for (size_t i = 0; i < STREAMS; i++)
 		shared->of[i].to_send = shared->of[i].to_read = UINT64_MAX;
-	open_streams();
+	open_streams(at_terminals);
 	for (size_t i = 0; i < 2; i++)
 		start(i);
 	for (int k = 0; k < n_kills; k++)
@@ -299,6 +353,16 @@ static void every_word_comes_once_in_order(void **state)
 	assert_true(total.came > (uint64_t)n_kills * 100);
 	assert_false(died_alone);
 	check_nothing_left();
+}
+
+static void every_word_comes_once_in_order(void **state)
+{
+	run_words(false);
+}
+
+static void every_word_passes_a_terminal_once(void **state)
+{
+	run_words(true);
 }
 
 /* One in four has a reader that leaves. */
@@ -322,7 +386,7 @@ static void streams_end_whenever_ssid_is_killed(void **state)
 
 	for (; k < n_kills && over; rounds++) {
 		set_lengths();
-		open_streams();
+		open_streams(false);
 		for (size_t i = 0; i < 2; i++)
 			start(i);
 		for (int n = 0; n < 100 && !are_over(); n++, k++)
@@ -346,8 +410,12 @@ static void streams_end_whenever_ssid_is_killed(void **state)
 static int tests(void)
 {
 	const struct CMUnitTest all[] = {
-		cmocka_unit_test_setup_teardown(every_word_comes_once_in_order, up, down),
-		cmocka_unit_test_setup_teardown(streams_end_whenever_ssid_is_killed, up, down),
+		cmocka_unit_test_setup_teardown(every_word_comes_once_in_order, up,
+						down),
+		cmocka_unit_test_setup_teardown(every_word_passes_a_terminal_once, up,
+						down),
+		cmocka_unit_test_setup_teardown(streams_end_whenever_ssid_is_killed, up,
+						down),
 	};
 
 	return cmocka_run_group_tests_name("stream kill", all, NULL, NULL);
