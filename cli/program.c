@@ -3,6 +3,7 @@
 
 #include "cleanup.h"
 #include "relay.h"
+#include "terminal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +21,7 @@ enum {
 };
 
 static struct relay relays[3];
+static bool on_terminal;
 
 /* A program that reads from or writes to /dev/null gets the one of its node. */
 static bool is_null(int fd)
@@ -31,25 +33,45 @@ static bool is_null(int fd)
 	return S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3);
 }
 
+static void make_pipe(int i, int ret[static 3], size_t *ret_n)
+{
+	int p[2];
+
+	if (pipe2(p, O_CLOEXEC) < 0)
+		session_exit(EXIT_FAILED, "no pipe: %m");
+	ret[(*ret_n)++] = p[i != 0];
+	relays[i].input = i == 0;
+	relays[i].from = i == 0 ? 0 : p[0];
+	relays[i].to = i == 0 ? p[1] : i;
+}
+
 uint32_t program_pipes(bool wanted, int ret[static 3], size_t *ret_n)
 {
 	uint32_t bits = 0;
-	int p[2];
 
 	*ret_n = 0;
 	for (int i = 0; i < 3; i++) {
 		relays[i].from = relays[i].to = -1;
 		if (!wanted || is_null(i))
 			continue;
-		if (pipe2(p, O_CLOEXEC) < 0)
-			session_exit(EXIT_FAILED, "no pipe: %m");
 		bits |= 1u << i;
-		ret[(*ret_n)++] = p[i != 0];
-		relays[i].input = i == 0;
-		relays[i].from = i == 0 ? 0 : p[0];
-		relays[i].to = i == 0 ? p[1] : i;
+		make_pipe(i, ret, ret_n);
 	}
 	return bits;
+}
+
+uint32_t program_terminal(bool errors, int ret[static 3], size_t *ret_n)
+{
+	bool pipe_for_errors = !errors && !is_null(2);
+
+	on_terminal = true;
+	*ret_n = 0;
+	relays[2].from = relays[2].to = -1;
+	for (int i = 0; i < 2 + pipe_for_errors; i++)
+		make_pipe(i, ret, ret_n);
+	/* What the user types has an end only when the terminal is gone. */
+	relays[0].types = !isatty(0);
+	return pipe_for_errors ? 1u << 2 : 0;
 }
 
 int32_t program_await_start(struct session *s)
@@ -115,6 +137,11 @@ static int signals_fd(void)
 	sigaddset(&set, SIGQUIT);
 	sigaddset(&set, SIGUSR1);
 	sigaddset(&set, SIGUSR2);
+	if (on_terminal) {
+		sigaddset(&set, SIGWINCH);
+		sigaddset(&set, SIGTSTP);
+		sigaddset(&set, SIGCONT);
+	}
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
 	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -132,7 +159,56 @@ struct run {
 	unsigned silent_ms;
 	bool ended;
 	int code, status;
+	struct terminal_escape escape;
 };
+
+/* The program's terminal is hung up with our end of what is typed. */
+static _Noreturn void leave(int signal_number)
+{
+	sigset_t set;
+
+	terminal_restore();
+	(void)signal(signal_number, SIG_DFL);
+	sigemptyset(&set);
+	sigaddset(&set, signal_number);
+	(void)raise(signal_number);
+	sigprocmask(SIG_UNBLOCK, &set, NULL);
+	exit(128 + signal_number);
+}
+
+/* True: it is for us, not for the program. */
+static bool take_signal(int signal_number)
+{
+	switch (on_terminal ? signal_number : 0) {
+	case SIGWINCH:
+		terminal_window_changed();
+		return true;
+	case SIGTSTP:
+		terminal_restore();
+		(void)raise(SIGSTOP);
+		return true;
+	case SIGCONT:
+		terminal_make_raw();
+		terminal_window_changed();
+		return true;
+	case SIGTERM:
+	case SIGHUP:
+	case SIGINT:
+	case SIGQUIT:
+		leave(signal_number);
+	}
+	return false;
+}
+
+static void check_escape(struct run *r)
+{
+	if (!terminal_is_escape(&r->escape, relays[0].bytes, relays[0].len,
+				terminal_now_ms()))
+		return;
+	terminal_restore();
+	session_exit(EXIT_FAILED, "left: the terminal of application %d is hung up",
+		     r->pid);
+}
 
 /* ssid was restarted, perhaps: the program did not notice, and we need not.  @silent_ms counts
  * since an ssid last said something. */
@@ -144,10 +220,12 @@ static void reconnect(struct run *r)
 	do {
 		nanosleep(&pause, NULL);
 		r->silent_ms += RETRY_MS;
-		if (r->silent_ms > RECONNECT_MS)
+		if (r->silent_ms > RECONNECT_MS) {
+			terminal_restore();
 			session_exit(EXIT_DOWN,
 				     "ssid is gone; application %d may go on, its end is not known",
 				     r->pid);
+		}
 		r->session = session_try(r->options);
 		if (r->session)
 			session_no_deadline(r->session);
@@ -159,20 +237,31 @@ static void reconnect(struct run *r)
 /* One turn of the pipes and the two descriptors; false: nothing for @timeout ms. */
 static bool turn(struct run *r, int timeout)
 {
-	struct pollfd p[8];
-	bool active;
+	int pause = terminal_window_pause_ms();
+	bool active, typed = relays[0].len == 0;
+	struct pollfd p[9];
 
 	p[0] = (struct pollfd){ .fd = r->ended ? -1 : session_fd(r->session), .events = POLLIN };
 	p[1] = (struct pollfd){ .fd = r->signals, .events = POLLIN };
 	for (size_t i = 0; i < 3; i++)
 		relay_prepare(&relays[i], &p[2 + 2 * i]);
-	active = poll(p, N_ELEMENTS(p), timeout) > 0;
+	p[8] = (struct pollfd){.fd = terminal_window_poll_fd(), .events = POLLIN};
+	/* A pause of ours is no silence of the program's. */
+	if (pause >= 0 && (timeout < 0 || pause < timeout))
+		active = poll(p, N_ELEMENTS(p), pause) >= 0;
+	else
+		active = poll(p, N_ELEMENTS(p), timeout) > 0;
 	for (size_t i = 0; i < 3; i++)
 		(void)relay_turn(&relays[i], &p[2 + 2 * i]);
+	if (on_terminal && typed && relays[0].len)
+		check_escape(r);
+	if (on_terminal)
+		terminal_window_turn(r->options, relays[0].to, p[8].revents);
 	if (p[1].revents) {
 		struct signalfd_siginfo si;
 
-		if (read(r->signals, &si, sizeof(si)) == sizeof(si))
+		if (read(r->signals, &si, sizeof(si)) == sizeof(si) &&
+		    !take_signal((int)si.ssi_signo))
 			forward(r->options, r->pid, (int)si.ssi_signo);
 	}
 	if (p[0].revents) {
@@ -183,8 +272,10 @@ static bool turn(struct run *r, int timeout)
 			return true;
 		}
 		r->silent_ms = 0;
-		if (event->body_case == SSI__CONTROL__EVENT__BODY_FAILURE)
+		if (event->body_case == SSI__CONTROL__EVENT__BODY_FAILURE) {
+			terminal_restore();
 			session_exit((int)event->failure->status, "%s", event->failure->text);
+		}
 		if (event->body_case == SSI__CONTROL__EVENT__BODY_EXITED) {
 			r->ended = true;
 			r->code = event->exited->code;
@@ -201,12 +292,20 @@ int program_follow(const struct session_options *o, struct session *s, int32_t p
 
 	/* The timeout was for the start; a program takes as long as it takes. */
 	session_no_deadline(s);
+	if (on_terminal) {
+		terminal_make_raw();
+		terminal_window_changed();
+	}
 	while (!r.ended)
 		(void)turn(&r, -1);
 	/* Output that other processes of the application keep open is waited for
-	 * only while something comes. */
-	while ((relay_live(&relays[1]) || relay_live(&relays[2])) && turn(&r, IDLE_MS))
+	 * only while something comes.  A terminal is nobody's any more: its end comes.
+	 */
+	while ((relay_live(&relays[1]) &&
+		turn(&r, on_terminal ? RECONNECT_MS : IDLE_MS)) ||
+	       (relay_live(&relays[2]) && turn(&r, IDLE_MS)))
 		;
+	terminal_restore();
 	session_close(r.session);
 	return r.code == CLD_EXITED ? r.status : 128 + r.status;
 }

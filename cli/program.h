@@ -12,9 +12,18 @@
  */
 uint32_t program_pipes(bool wanted, int ret[static 3], size_t *ret_n);
 
+/*
+ * The same for a program that gets a terminal, which is its 0 and 1 and, with @errors,
+ * 2: the first two are the pipes of what is typed and of what it shows.
+ */
+uint32_t program_terminal(bool errors, int ret[static 3], size_t *ret_n);
+
 /* Wait until ssid says that it was started; its PID.  Exits if it was not. */
 int32_t program_await_start(struct session *s);
 
-/* Pass bytes and signals on until it has ended, over restarts of ssid.  Takes @s.  Returns the
- * exit status for ours: its own, or 128 + n. */
+/*
+ * Pass bytes and signals on until it has ended, over restarts of ssid.  Takes @s.
+ * Returns the exit status for ours: its own, or 128 + n.  With a terminal ours is raw
+ * meanwhile; a signal that ends us leaves the terminal to be hung up.
+ */
 int program_follow(const struct session_options *o, struct session *s, int32_t pid);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <string.h>
 
 bool relay_live(const struct relay *r)
 {
@@ -24,6 +25,17 @@ static void finish(struct relay *r)
 	r->len = 0;
 }
 
+/* Ctrl-D at the beginning of a line is its end; within a line the first one ends the
+ * line. */
+static ssize_t type_end(struct relay *r)
+{
+	ssize_t n = r->in_line ? 2 : 1;
+
+	r->from = -1;
+	memset(r->bytes, 'D' & 0x1f, (size_t)n);
+	return n;
+}
+
 /* False: end of file, or an error that is as good as one. */
 static bool fill(struct relay *r)
 {
@@ -32,6 +44,10 @@ static bool fill(struct relay *r)
 	if (n < 0)
 		return errno == EINTR || errno == EAGAIN;
 	r->start = 0;
+	if (n == 0 && r->types)
+		n = type_end(r);
+	else if (n)
+		r->in_line = r->bytes[n - 1] != '\n';
 	r->len = (size_t)n;
 	return n > 0;
 }

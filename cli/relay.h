@@ -15,6 +15,9 @@
 struct relay {
 	int from, to; /* -1: done with */
 	bool input;   /* `to` is ours; else `from` is */
+	bool types; /* `to` is a terminal's: the end of `from` is typed, `to` stays open
+		     */
+	bool in_line; /* the last byte read is not the end of a line */
 	size_t start, len;
 	char bytes[65536];
 };

@@ -1,12 +1,14 @@
 /*
  * ssi-run(1): start a program in the cluster.
  *
- * The program gets pipes for its standard streams; we hold the other ends and
- * pass bytes on, so it may move while we stay.  ssid may be restarted meanwhile:
- * the pipes do not notice, and we ask the next one how the program ended.
+ * The program gets pipes for its standard streams, or a terminal of its own if we have
+ * one; we hold the other ends of pipes and pass bytes on, so it may move while we stay.
+ * ssid may be restarted meanwhile: the pipes do not notice, and we ask the next one how
+ * the program ended.
  */
 #include "cleanup.h"
 #include "program.h"
+#include "terminal.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -21,26 +23,32 @@ static const char help[] =
 	"ended it, 127 if it was not found, 126 if it could not be started).\n"
 	"\n"
 	"  -b, --bg            do not wait; its standard streams are /dev/null\n"
-	"  -o, --output FILE   write the application's id (the PID of PROGRAM) to FILE\n"
+	"  -o, --output FILE   write the application's id (the PID of PROGRAM) to "
+	"FILE\n"
 	"      --node NODE     start it on NODE\n"
 	"      --nodes A,B,... start it on the first of these that is up\n"
-	"      --best          start it on the least loaded node (of --nodes, if given)\n"
-	"      --app NAME      a name for the application\n";
+	"      --best          start it on the least loaded node (of --nodes, if "
+	"given)\n"
+	"      --app NAME      a name for the application\n"
+	"  -t, --tty           give it a terminal, also when there is none here\n"
+	"  -T, --no-tty        give it pipes, also when there is a terminal here\n";
 
 static const struct option options[] = {
-	{ "bg", no_argument, NULL, 'b' },
-	{ "output", required_argument, NULL, 'o' },
-	{ "node", required_argument, NULL, 'n' },
-	{ "nodes", required_argument, NULL, 'N' },
-	{ "best", no_argument, NULL, 'B' },
-	{ "app", required_argument, NULL, 'a' },
-	{ 0 },
+	{"bg", no_argument, NULL, 'b'},
+	{"output", required_argument, NULL, 'o'},
+	{"node", required_argument, NULL, 'n'},
+	{"nodes", required_argument, NULL, 'N'},
+	{"best", no_argument, NULL, 'B'},
+	{"app", required_argument, NULL, 'a'},
+	{"tty", no_argument, NULL, 't'},
+	{"no-tty", no_argument, NULL, 'T'},
+	{0},
 };
 
 enum { NODES_MAX = 1024 };
 
 static struct {
-	bool background, best;
+	bool background, best, tty, no_tty;
 	const char *id_file;
 	char *app;
 	char *nodes[NODES_MAX];
@@ -71,6 +79,11 @@ static void on_option(int val, const char *argument)
 		break;
 	case 'B':
 		arguments.best = true;
+		break;
+	case 't':
+	case 'T':
+		arguments.tty = val == 't';
+		arguments.no_tty = val == 'T';
 		break;
 	case 'a':
 		arguments.app = (char *)argument;
@@ -112,6 +125,27 @@ static void fill_limits(Ssi__Control__RunRequest *q)
 	q->limits = list;
 }
 
+static bool wants_terminal(void)
+{
+	if (arguments.background || arguments.no_tty)
+		return false;
+	return arguments.tty || (isatty(0) && isatty(1));
+}
+
+static void fill_streams(Ssi__Control__RunRequest *q, int ret[static 3], size_t *ret_n)
+{
+	static Ssi__Control__Terminal terminal = SSI__CONTROL__TERMINAL__INIT;
+
+	if (!wants_terminal()) {
+		q->pipes = program_pipes(!arguments.background, ret, ret_n);
+		return;
+	}
+	terminal.errors = arguments.tty || isatty(2);
+	terminal_describe(&terminal);
+	q->terminal = &terminal;
+	q->pipes = program_terminal(terminal.errors, ret, ret_n);
+}
+
 static void send_run(struct session *s, char **argv)
 {
 	Ssi__Control__RunRequest body = SSI__CONTROL__RUN_REQUEST__INIT;
@@ -134,7 +168,7 @@ static void send_run(struct session *s, char **argv)
 	body.n_nodes = arguments.n_nodes;
 	body.best = arguments.best;
 	fill_limits(&body);
-	body.pipes = program_pipes(!arguments.background, fds, &n_fds);
+	fill_streams(&body, fds, &n_fds);
 	q.body_case = SSI__CONTROL__REQUEST__BODY_RUN;
 	q.run = &body;
 	session_send(s, &q, fds, n_fds);
@@ -161,10 +195,12 @@ int main(int argc, char **argv)
 	struct session_options o;
 	struct session *s;
 	int32_t pid;
-	int first = session_options(argc, argv, "+bo:", options, help, on_option, &o);
+	int first = session_options(argc, argv, "+bo:tT", options, help, on_option, &o);
 
 	if (first == argc)
 		session_usage("a program is needed");
+	if (arguments.background && arguments.tty)
+		session_usage("a program in the background has no terminal");
 	s = session_open(&o);
 	send_run(s, argv + first);
 	pid = program_await_start(s);

@@ -159,6 +159,8 @@ static void dispatch(struct control_connection *c, const Ssi__Control__Request *
 		return control_on_status(c, q->status);
 	case SSI__CONTROL__REQUEST__BODY_FAULT:
 		return control_on_fault(c, q->fault);
+	case SSI__CONTROL__REQUEST__BODY_RESIZE:
+		return control_on_resize(c, q->resize);
 	default:
 		control_fail(c, RPC_USAGE, "this ssid does not know the request: are the "
 					   "tools of another version?");

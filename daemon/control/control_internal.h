@@ -55,6 +55,8 @@ bool control_release(struct control_connection *c);
 void control_on_run(struct control_connection *c, const Ssi__Control__RunRequest *q);
 void control_on_wait(struct control_connection *c, const Ssi__Control__WaitRequest *q);
 void control_on_signal(struct control_connection *c, const Ssi__Control__SignalRequest *q);
+void control_on_resize(struct control_connection *c,
+		       const Ssi__Control__ResizeRequest *q);
 void control_on_processes(struct control_connection *c,
 			  const Ssi__Control__ProcessesRequest *q);
 void control_on_nodes(struct control_connection *c, const Ssi__Control__NodesRequest *q);

@@ -4,11 +4,13 @@
  * Happy path, here: the pipes that came with the request become the program's
  * standard streams, `started` tells the application's id, and `exited` follows
  * when it ends.  Elsewhere: each pipe becomes the near end of a stream, the
- * other node makes the far ends and launches; the rest is the same.
+ * other node makes the far ends and launches; the rest is the same.  A program that
+ * gets a terminal is always started as if elsewhere: the far ends are the terminal's
+ * master.
  *
  * Failure modes: the node is lost before it answers -> the streams are closed,
  * the tool is told that the program may or may not have started; the tool goes
- * away -> the program goes on, its pipes break.
+ * away -> the program goes on, its pipes break, or its terminal is hung up.
  */
 #include "control_internal.h"
 #include "control_wire.h"
@@ -22,6 +24,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const nsec_t LAUNCH_TIMEOUT = 10 * NSEC_PER_SEC;
 
@@ -73,14 +76,26 @@ static void launch_fini(struct process_launch *l)
 		close_fd(l->stdio[i]);
 }
 
+static uint32_t bits_of(const Ssi__Control__Terminal *t)
+{
+	return t->errors ? 7 : 3;
+}
+
 /* The request in our own terms, descriptors included; 0 or an outcome for the tool. */
 static enum rpc_status launch_of(struct control_connection *c, const Ssi__Control__RunRequest *q,
 				 struct process_launch *l)
 {
+	uint32_t pipes = q->pipes;
 	size_t next = 0;
 
+	if (q->terminal) {
+		l->on_terminal = bits_of(q->terminal);
+		if (q->pipes & l->on_terminal || !q->terminal->window)
+			return RPC_USAGE;
+		pipes |= 3;
+	}
 	for (size_t i = 0; i < 3; i++)
-		if (q->pipes & 1u << i) {
+		if (pipes & 1u << i) {
 			l->stdio[i] = control_take_fd(c, next++);
 			if (l->stdio[i] < 0)
 				return RPC_USAGE;
@@ -212,7 +227,8 @@ static int open_streams(struct control *control, node_id peer, int stdio[static 
 	return 0;
 }
 
-static void launch_there(struct control_connection *c, struct process_launch *l, node_id node)
+static void launch_there(struct control_connection *c, struct process_launch *l,
+			 Ssi__Control__Terminal *terminal, node_id node)
 {
 	Ssi__Control__LaunchRequest q = SSI__CONTROL__LAUNCH_REQUEST__INIT;
 	struct remote_launch *r = calloc(1, sizeof(*r));
@@ -228,6 +244,7 @@ static void launch_there(struct control_connection *c, struct process_launch *l,
 	q.launch.data = packed;
 	q.streams = r->streams;
 	q.n_streams = N_ELEMENTS(r->streams);
+	q.terminal = terminal;
 	if (result == 0)
 		result = rpc_call(c->control->n.rpc, node, CONTROL_LAUNCH, &q.base, RPC_NO_BULK,
 				  LAUNCH_TIMEOUT, on_launched, r, NULL);
@@ -255,10 +272,10 @@ void control_on_run(struct control_connection *c, const Ssi__Control__RunRequest
 				      q->nodes, q->n_nodes, q->best, &node, text, sizeof(text));
 		if (status != RPC_OK)
 			control_fail(c, status, "%s", text);
-		else if (node == rpc_self(c->control->n.rpc))
+		else if (node == rpc_self(c->control->n.rpc) && !q->terminal)
 			launch_here(c, &l);
 		else
-			launch_there(c, &l, node);
+			launch_there(c, &l, q->terminal, node);
 	}
 	launch_fini(&l);
 }
@@ -293,7 +310,82 @@ void control_on_signal(struct control_connection *c, const Ssi__Control__SignalR
 		on_signalled(c, RPC_FAILED, "the signal could not be sent");
 }
 
+static struct winsize size_of(const Ssi__Control__Window *w)
+{
+	return (struct winsize){(uint16_t)w->rows, (uint16_t)w->columns,
+				(uint16_t)w->x_pixels, (uint16_t)w->y_pixels};
+}
+
+static void on_resized(void *owner, const struct rpc_result *result)
+{
+	on_signalled(owner, result->status, result->text);
+}
+
+void control_on_resize(struct control_connection *c,
+		       const Ssi__Control__ResizeRequest *q)
+{
+	_cleanup_close_ int pipe = control_take_fd(c, 0);
+	struct stream_info info;
+	struct winsize size;
+	struct stat st;
+
+	if (pipe < 0 || fstat(pipe, &st) < 0 || !q->window)
+		return control_fail(c, RPC_USAGE,
+				    "the request to resize makes no sense");
+	if (stream_by_pipe(c->control->n.stream, st.st_ino, &info) != 0 ||
+	    info.role != STREAM_READER)
+		return control_fail(c, RPC_NOT_FOUND, "no terminal at this pipe");
+	size = size_of(q->window);
+	control_hold(c);
+	if (stream_resize(c->control->n.stream, info.id, &size, on_resized, c) != 0)
+		on_signalled(c, RPC_FAILED, "the terminal could not be asked");
+}
+
 /* The launching node's far side. */
+
+/* False: not the modes of a terminal. */
+static bool modes_of(const Ssi__Control__Modes *m, struct termios *ret)
+{
+	struct termios modes = {.c_iflag = m->input,
+				.c_oflag = m->output,
+				.c_cflag = m->control,
+				.c_lflag = m->local};
+
+	if (m->characters.len != sizeof(modes.c_cc))
+		return false;
+	memcpy(modes.c_cc, m->characters.data, sizeof(modes.c_cc));
+	*ret = modes;
+	return true;
+}
+
+/* Both streams of a terminal, whose other side is the program's. */
+static int open_far_terminal(struct control *control,
+			     const Ssi__Control__LaunchRequest *q, node_id peer,
+			     struct process_launch *l, stream_id opened[static 2])
+{
+	struct terminal_setup setup = {.owner = l->caller.uid,
+				       .size = size_of(q->terminal->window)};
+	_cleanup_close_ int master = -1;
+	int r;
+
+	setup.has_modes =
+		q->terminal->modes && modes_of(q->terminal->modes, &setup.modes);
+	r = stream_terminal_make(control->n.stream, &setup, &master, &l->terminal);
+	if (r < 0)
+		return r;
+	l->on_terminal = bits_of(q->terminal);
+	for (size_t i = 0; i < 2; i++) {
+		int fd = fcntl(master, F_DUPFD_CLOEXEC, 0);
+
+		r = fd < 0 ? err_origin(-errno)
+			   : stream_open(control->n.stream, q->streams[i],
+					 role_of(i, false), peer, fd, 0, NULL, 0);
+		if (r != 0)
+			return r;
+		opened[i] = q->streams[i];
+	}
+	return 0;
+}
 
 /* One pipe: the program's end in *ret_program, the other is an end of stream @id. */
 static int open_far_end(struct control *control, stream_id id, node_id peer, bool input,
@@ -313,6 +405,28 @@ static int open_far_end(struct control *control, stream_id id, node_id peer, boo
 	return 0;
 }
 
+/* What it reads and writes there, into @l; the streams that stand, into @opened. */
+static int open_far(struct control *control, const Ssi__Control__LaunchRequest *q,
+		    node_id peer, struct process_launch *l, stream_id opened[static 3])
+{
+	size_t i = 0;
+	int r = 0;
+
+	if (q->terminal) {
+		r = open_far_terminal(control, q, peer, l, opened);
+		i = 2;
+	}
+	for (; r == 0 && i < 3; i++) {
+		if (!q->streams[i])
+			continue;
+		r = open_far_end(control, q->streams[i], peer, is_input(i),
+				 &l->stdio[i]);
+		if (r == 0)
+			opened[i] = q->streams[i];
+	}
+	return r;
+}
+
 void control_serve_launch(struct control *control, struct rpc_call *call,
 			  const Ssi__Control__LaunchRequest *q)
 {
@@ -322,19 +436,14 @@ void control_serve_launch(struct control *control, struct rpc_call *call,
 	pid_t app;
 	int r;
 
-	if (q->n_streams != 3 || process_launch_unpack(&l, q->launch.data, q->launch.len) != 0)
+	if (q->n_streams != 3 || (q->terminal && !q->terminal->window) ||
+	    process_launch_unpack(&l, q->launch.data, q->launch.len) != 0)
 		return rpc_fail(call, RPC_USAGE, "not a launch");
-	for (size_t i = 0; i < 3; i++) {
-		if (!q->streams[i])
-			continue;
-		r = open_far_end(control, q->streams[i], rpc_call_peer(call), is_input(i),
-				 &l->stdio[i]);
-		if (r != 0) {
-			close_streams(control, opened, false);
-			return rpc_fail(call, RPC_FAILED, "its standard streams: %s",
-					strerror(-err_fold(r)));
-		}
-		opened[i] = q->streams[i];
+	r = open_far(control, q, rpc_call_peer(call), l, opened);
+	if (r != 0) {
+		close_streams(control, opened, false);
+		return rpc_fail(call, RPC_FAILED, "its standard streams: %s",
+				strerror(-err_fold(r)));
 	}
 	r = process_launch(control->n.process, l, &app);
 	if (r != 0) {
@@ -342,6 +451,8 @@ void control_serve_launch(struct control *control, struct rpc_call *call,
 		return rpc_fail(call, RPC_FAILED, "no process could be made: %s",
 				strerror(-err_fold(r)));
 	}
+	if (q->terminal)
+		(void)stream_terminal_leads(control->n.stream, opened[1], app);
 	reply.pid = app;
 	rpc_reply(call, &reply.base, RPC_NO_BULK);
 }

@@ -54,6 +54,10 @@ struct process_launch {
 	struct rlimit limits[RLIM_NLIMITS];
 	/* Descriptors of pipe ends for 0, 1, 2; -1: the space's /dev/null. */
 	int stdio[3];
+	/* Bit n: descriptor n is @terminal, which becomes the controlling one.  0:
+	 * there is none. */
+	uint32_t on_terminal;
+	int terminal;
 };
 
 enum process_state {

@@ -35,7 +35,7 @@ int process_launch(struct process_room *p, const struct process_launch *l,
 {
 	const char *argv[] = {p->spawn_path, NULL};
 	_cleanup_close_ int page = -1;
-	int fds[4], r;
+	int fds[5], r;
 	size_t n_fds = 1;
 	uint32_t pipes = 0;
 	struct process_entry e = {.record = {.home = room_self(p),
@@ -45,6 +45,8 @@ int process_launch(struct process_room *p, const struct process_launch *l,
 	struct space_spawn spec = {
 		.argv = argv, .group_fd = -1, .flags = SPACE_SPAWN_TRACK, .fds = fds};
 
+	if (l->on_terminal)
+		fds[n_fds++] = l->terminal;
 	for (int i = 0; i < 3; i++)
 		if (l->stdio[i] >= 0) {
 			pipes |= 1u << i;

@@ -72,6 +72,7 @@ int process_launch_page(const struct process_launch *l, uint32_t pipes, uint8_t 
 		limit_list[i] = &limits[i];
 	}
 	m.pipes = pipes;
+	m.terminal = l->on_terminal;
 	*ret_len = ssi__process__launch__get_packed_size(&m);
 	data = malloc(*ret_len);
 	if (!data)
@@ -190,6 +191,8 @@ struct process_launch *process_launch_free(struct process_launch *l)
 	free(l->name);
 	for (size_t i = 0; i < 3; i++)
 		close_fd(l->stdio[i]);
+	if (l->on_terminal)
+		close_fd(l->terminal);
 	free(l);
 	return NULL;
 }

@@ -2,8 +2,8 @@
  * ssi-spawn: the last step of a launch.
  *
  * ssi-init starts it as root inside the space, with a packed ssi.process.Launch
- * at descriptor 3 and pipe ends behind it.  It becomes the caller (groups, ids,
- * session, mask, limits, directory) and executes the program.
+ * at descriptor 3, a terminal if the page says so, and pipe ends behind it.  It becomes
+ * the caller (groups, ids, session, mask, limits, directory) and executes the program.
  *
  * The page comes from ssid, but what it says of limits and nice is the caller's
  * own word: so both are set after root was given up, and the kernel refuses what
@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -29,7 +30,7 @@
 
 enum {
 	PAGE_FD = 3,
-	FIRST_PIPE_FD = 4,
+	FIRST_FD = 4, /* the terminal, or the first pipe */
 	EXIT_PAGE = 125,
 	EXIT_CANNOT = 126,
 	EXIT_NOT_FOUND = 127,
@@ -73,18 +74,28 @@ static char **strings_of(const ProtobufCBinaryData *list, size_t n)
 	return v;
 }
 
-/* The given pipe ends become 0-2; the rest is the space's /dev/null.  The lowest
- * descriptors are free to be overwritten: what was given begins above them. */
-static int set_stdio(uint32_t pipes)
+/* The given pipe ends and the terminal become 0-2; the rest is the space's /dev/null.
+ * The lowest descriptors are free to be overwritten: what was given begins above them.
+ */
+static int set_stdio(uint32_t pipes, uint32_t terminal)
 {
-	int next = FIRST_PIPE_FD, null;
+	int next = FIRST_FD, null;
 
+	if (terminal && ioctl(next++, TIOCSCTTY, 0) < 0)
+		return -errno;
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null < 0)
 		return -errno;
-	for (int fd = 0; fd < 3; fd++)
-		if (dup2(pipes & 1u << fd ? next++ : null, fd) < 0)
+	for (int fd = 0; fd < 3; fd++) {
+		int from = null;
+
+		if (terminal & 1u << fd)
+			from = FIRST_FD;
+		else if (pipes & 1u << fd)
+			from = next++;
+		if (dup2(from, fd) < 0)
 			return -errno;
+	}
 	return close_range(PAGE_FD, ~0u, 0) < 0 ? -errno : 0;
 }
 
@@ -149,14 +160,15 @@ int main(void)
 	char **argv, **envp, *cwd;
 	int r;
 
-	if (!l || l->n_argv == 0 || set_stdio(l->pipes) < 0)
+	/* The session first: its leader alone takes a terminal. */
+	(void)setsid();
+	if (!l || l->n_argv == 0 || set_stdio(l->pipes, l->terminal) < 0)
 		return EXIT_PAGE;
 	argv = strings_of(l->argv, l->n_argv);
 	envp = strings_of(l->envp, l->n_envp);
 	cwd = string_of(&l->cwd);
 	if (!argv || !envp || !cwd || !argv[0])
 		fail(EXIT_CANNOT, "ssi-spawn", ENOMEM);
-	(void)setsid();
 	set_oom_score();
 	(void)umask(l->umask & 0777);
 	r = set_ids(l);
