@@ -129,7 +129,11 @@ static bool wants_terminal(void)
 {
 	if (arguments.background || arguments.no_tty)
 		return false;
-	return arguments.tty || (isatty(0) && isatty(1));
+	if (arguments.tty)
+		return true;
+	/* A job in the background would be stopped when it makes the terminal raw. */
+	return isatty(0) && isatty(1) &&
+	       (tcgetpgrp(0) < 0 || tcgetpgrp(0) == getpgrp());
 }
 
 static void fill_streams(Ssi__Control__RunRequest *q, int ret[static 3], size_t *ret_n)

@@ -12,9 +12,8 @@
  *
  * In the place of a pipe there may be the master of a terminal: then two ends, one of
  * each role, belong to it, and neither stays without the other.  The stream of what is
- * typed is also the line: when it ends, the terminal is hung up.  When the program
- * closes its terminal, or the leader of the session is gone, what is left of its output
- * is sent, and both end.
+ * typed is also the line: when it ends, the terminal is hung up.  When the leader of
+ * the session has ended, what is left of its output is sent, and both end.
  *
  * Invariant: every byte is delivered once, in order, or the stream breaks on both
  * sides (a node was lost).  ssid may be killed at any instant, on either node: what its

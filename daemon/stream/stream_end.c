@@ -38,6 +38,7 @@ static const nsec_t PAUSE_MIN = 20 * NSEC_PER_MSEC;
 static const nsec_t PAUSE_MAX = NSEC_PER_SEC;
 static const nsec_t ABSENT_MAX = 20 * NSEC_PER_SEC;
 static const nsec_t SILENT_MAX = 600 * NSEC_PER_SEC;
+static const nsec_t OPENING_PAUSE = 250 * NSEC_PER_MSEC;
 static const nsec_t CUT_MAX = 60 * NSEC_PER_SEC;
 
 struct stream_end *stream_end_find(const struct stream_room *s, stream_id id,
@@ -298,6 +299,13 @@ static void pump_reader(struct stream_end *e)
 		send_data(e);
 }
 
+/* Nobody has the terminal open now; there is no event of its opening. */
+static void wait_for_opening(struct stream_end *e)
+{
+	env_unwatch(e->room->env, &e->watch);
+	(void)env_arm(e->room->env, &e->again, OPENING_PAUSE);
+}
+
 /* The writer's side. */
 
 static void pump_writer(struct stream_end *e)
@@ -317,6 +325,9 @@ static void pump_writer(struct stream_end *e)
 	if (stream_end_is(e, STREAM_ENDED) &&
 	    (!e->hand.level || stream_end_is(e, STREAM_TERMINAL)))
 		return stream_end_close(e);
+	if (e->hand.level && stream_end_is(e, STREAM_TERMINAL) &&
+	    stream_end_is_deserted(e))
+		return wait_for_opening(e);
 	watch(e, e->hand.level ? ENV_WRITE : 0);
 }
 
@@ -339,9 +350,11 @@ static void on_pipe(struct env_fd *watched, unsigned events)
 	if (stream_end_is_reader(e)) {
 		ssize_t n = stream_hand_take(&e->hand);
 
-		if (n == 0)
+		if (n == -EIO && stream_end_may_be_opened(e))
+			return wait_for_opening(e);
+		if (n == 0 || n == -EIO)
 			stream_end_stop_reading(e);
-		if (n < 0 && n != -EAGAIN)
+		else if (n < 0 && n != -EAGAIN)
 			return stream_end_break(e);
 	}
 	stream_end_pump(e);

@@ -232,7 +232,7 @@ ssize_t stream_hand_take(struct stream_hand *h)
 	before_adding(h);
 	n = splice(h->pipe, NULL, h->own, NULL, h->size - h->level, SPLICE_F_NONBLOCK);
 	if (n < 0)
-		return errno == EIO ? 0 : -errno;
+		return -errno;
 	h->level += (size_t)n;
 	return n;
 }

@@ -79,7 +79,7 @@ uint64_t stream_hand_behind(const struct stream_hand *h);
 bool stream_hand_is_full(const struct stream_hand *h);
 
 /* These never block.  Bytes moved, or -errno; -EAGAIN. */
-/* program -> hand; 0: end of file, or nobody has the terminal open */
+/* program -> hand; 0: end of file; -EIO: nobody has the terminal open */
 ssize_t stream_hand_take(struct stream_hand *h);
 ssize_t stream_hand_give(struct stream_hand *h);  /* hand -> program; -EPIPE */
 ssize_t stream_hand_put(struct stream_hand *h, const void *data, size_t len); /* 0: full */

@@ -105,6 +105,8 @@ extern const struct rpc_method stream_methods[];
 /* stream_terminal.c */
 /* @e is at its end: so is the other one at its terminal, soon. */
 void stream_end_hang_up(struct stream_end *e);
+/* Its session goes on. */
+bool stream_end_may_be_opened(const struct stream_end *e);
 /* A predecessor may have been killed between the two. */
 void stream_terminals_restored(struct stream_room *s);
 

@@ -6,6 +6,9 @@
  * hangs the slave up, nobody can write to it any more, so what the reader takes until
  * there is nothing more is the rest; then both ends go, and the terminal with them.
  *
+ * The program may close its terminal, and open /dev/tty later: until its leader ends
+ * that is silence, and no end.
+ *
  * Failure modes: ssi-run goes away, or its node: the stream of what is typed ends; the
  * writer closes and the reader gives the master up, and with the last duplicate of
  * the master the kernel hangs up: SIGHUP to the session.  ssid is killed: ssi-init has
@@ -43,6 +46,12 @@ void stream_end_hang_up(struct stream_end *e)
 
 	if (p && !stream_end_is(p, STREAM_CUT))
 		stream_end_give_up(p);
+}
+
+bool stream_end_may_be_opened(const struct stream_end *e)
+{
+	return stream_end_is(e, STREAM_TERMINAL) && !stream_end_is(e, STREAM_LAST) &&
+	       stream_hand_leader(&e->hand);
 }
 
 void stream_terminals_restored(struct stream_room *s)

@@ -315,6 +315,21 @@ class Terminal(lab.Tests):
         r = self.lab.run("n1", "ssi-run", "--bg", "--tty", "true")
         self.assert_result(Result(r.status, r.out, r.err.split(b"\n")[0] + b"\n"), 2, "background")
 
+    def test_a_job_in_the_background_gets_none(self):
+        for where in SOMEWHERE:
+            user = self.sit("bash", "--norc", "-c", f"set -m; ssi-run {' '.join(where)} "
+                            "sh -c 'test -t 0 || test -t 1; echo bg $?' & wait; echo done")
+            user.expect("^bg 1\r$")
+            user.expect("^done\r$")
+            user.result()
+
+    def test_a_program_may_let_go_of_its_terminal(self):
+        for where in SOMEWHERE:
+            user = self.sit("ssi-run", *where, "bash", "--norc", "-c",
+                            "echo one; exec <&- >&- 2>&-; sleep 1; echo two >/dev/tty; exit 4")
+            r = user.result()
+            self.assertEqual((r.status, r.out), (4, b"one\r\ntwo\r\n"))
+
     def test_a_terminal_without_a_user_is_typed_the_end(self):
         for where in SOMEWHERE:
             for text in ["", "one\ntwo\n", "one\ntwo"]:

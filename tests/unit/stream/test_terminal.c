@@ -173,6 +173,29 @@ static void a_terminal_that_nobody_has_open_ends(void **state)
 	stand_up(s);
 }
 
+static void a_terminal_may_be_opened_again_while_its_leader_lives(void **state)
+{
+	struct sitting *s = sit_down();
+	char name[64];
+
+	assert_int_equal(stream_terminal_leads(nodes[1].room, s->shown, 4000000), 0);
+	assert_int_equal(ttyname_r(s->slave, name, sizeof(name)), 0);
+	write_all(s->slave, "before\n");
+	(void)close(s->slave);
+	see(s, "before\r\n");
+	turn(event, 100 * NSEC_PER_MSEC);
+	write_all(s->keys, "typed\r");
+	turn(event, 400 * NSEC_PER_MSEC);
+	s->slave = open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	assert_true(s->slave >= 0);
+	write_all(s->slave, "after\n");
+	see(s, "after\r\n");
+	assert_false(s->ended);
+	stream_on_exit(nodes[1].room, 4000000);
+	turn_until(event, (look(s), s->ended));
+	stand_up(s);
+}
+
 /* A leader that leaves a process behind, which has the terminal open still. */
 static pid_t run_leader(const struct sitting *s)
 {
@@ -312,6 +335,9 @@ static int tests(void)
 		cmocka_unit_test_setup_teardown(a_lost_user_hangs_up, up, down),
 		cmocka_unit_test_setup_teardown(a_terminal_that_nobody_has_open_ends,
 						up, down),
+		cmocka_unit_test_setup_teardown(
+			a_terminal_may_be_opened_again_while_its_leader_lives, up,
+			down),
 		cmocka_unit_test_setup_teardown(
 			the_rest_comes_when_the_leader_has_ended, up, down),
 		cmocka_unit_test_setup_teardown(the_window_is_resized, up, down),
