@@ -3,6 +3,8 @@
 #include "cleanup.h"
 #include "err.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -44,23 +46,39 @@ struct console *console_free(struct console *c)
 	return NULL;
 }
 
+/* Their applications are gone, and their ssi-runs with them. */
+static void forget_ended(struct console *c)
+{
+	for (size_t i = 0; i < SLOTS; i++)
+		if (c->slots[i].inode && kill(c->slots[i].app, 0) < 0 && errno == ESRCH)
+			__atomic_store_n(&c->slots[i].inode, 0, __ATOMIC_RELEASE);
+}
+
+static struct slot *free_slot(struct console *c)
+{
+	for (size_t i = 0; i < SLOTS; i++)
+		if (!c->slots[i].inode)
+			return &c->slots[i];
+	return NULL;
+}
+
 int console_add(struct console *c, pid_t app, int fd, bool input)
 {
+	struct slot *s = free_slot(c);
 	struct stat st;
 
 	if (fstat(fd, &st) < 0)
 		return err_origin(-errno);
-	for (size_t i = 0; i < SLOTS; i++) {
-		struct slot *s = &c->slots[i];
-
-		if (s->inode)
-			continue;
-		s->app = app;
-		s->input = input;
-		__atomic_store_n(&s->inode, st.st_ino, __ATOMIC_RELEASE);
-		return 0;
+	if (!s) {
+		forget_ended(c);
+		s = free_slot(c);
 	}
-	return err_origin(-ENOSPC);
+	if (!s)
+		return err_origin(-ENOSPC);
+	s->app = app;
+	s->input = input;
+	__atomic_store_n(&s->inode, st.st_ino, __ATOMIC_RELEASE);
+	return 0;
 }
 
 bool console_has(const struct console *c, ino_t pipe, bool *ret_input)
@@ -71,11 +89,4 @@ bool console_has(const struct console *c, ino_t pipe, bool *ret_input)
 			return true;
 		}
 	return false;
-}
-
-void console_remove(struct console *c, pid_t app)
-{
-	for (size_t i = 0; i < SLOTS; i++)
-		if (c->slots[i].inode && c->slots[i].app == app)
-			__atomic_store_n(&c->slots[i].inode, 0, __ATOMIC_RELEASE);
 }

@@ -3,6 +3,7 @@
 #include "flow.h"
 
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 static struct env_event *event;
 static struct node nodes[NODES];
@@ -316,16 +317,36 @@ static void the_console_outlives_ssid(void **state)
 	assert_int_equal(fstat(p[0], &st), 0);
 	assert_int_equal(console_new(&c, nodes[0].space), 0);
 	assert_false(console_has(c, st.st_ino, &input));
-	assert_int_equal(console_add(c, 300, p[0], true), 0);
-	assert_int_equal(console_add(c, 301, 0, false), 0);
+	assert_int_equal(console_add(c, getpid(), p[0], true), 0);
 	c = console_free(c);
 	assert_int_equal(console_new(&c, nodes[0].space), 0);
 	assert_true(console_has(c, st.st_ino, &input));
 	assert_true(input);
-	console_remove(c, 301);
+	console_free(c);
+	(void)close(p[0]);
+	(void)close(p[1]);
+}
+
+static void the_console_has_room_when_applications_end(void **state)
+{
+	struct console *c;
+	struct stat st;
+	bool input;
+	int p[2];
+	pid_t ended;
+
+	ended = fork();
+	if (ended == 0)
+		_exit(0);
+	assert_int_equal(waitpid(ended, NULL, 0), ended);
+	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
+	assert_int_equal(fstat(p[1], &st), 0);
+	assert_int_equal(console_new(&c, nodes[0].space), 0);
+	assert_int_equal(console_add(c, getpid(), p[1], false), 0);
+	for (int i = 0; i < 40000; i++)
+		assert_int_equal(console_add(c, ended, 0, true), 0);
 	assert_true(console_has(c, st.st_ino, &input));
-	console_remove(c, 300);
-	assert_false(console_has(c, st.st_ino, &input));
+	assert_false(input);
 	console_free(c);
 	(void)close(p[0]);
 	(void)close(p[1]);
@@ -355,6 +376,7 @@ static int tests(void)
 		test(an_end_is_found_by_its_pipe_and_stands_once),
 		test(only_pipes_become_streams),
 		test(the_console_outlives_ssid),
+		test(the_console_has_room_when_applications_end),
 	};
 
 	return cmocka_run_group_tests_name("stream", all, NULL, NULL);
