@@ -357,7 +357,7 @@ static int make_members(struct reviving *v)
 		v->members[k] = (struct process_member){
 			.pid = i->tasks[k].pid, .ppid = k == 0 ? 0 : i->tasks[k].ppid,
 			.pgid = i->tasks[k].pgid, .sid = i->tasks[k].sid, .app = v->manifest->app,
-			.uid = i->tasks[k].uid,
+			.uid = i->tasks[k].uid, .gid = i->tasks[k].gid,
 			/* Newer than whatever its home remembers of it. */
 			.generation = (uint32_t)(env_realtime(v->room->n.env) / NSEC_PER_SEC),
 		};

@@ -24,14 +24,41 @@ void migration_outcome_set(struct migration_outcome *o, enum rpc_status status,
 	vsnprintf(o->text, sizeof(o->text), format, ap);
 }
 
-void migration_outcome(struct migration_outcome *o, enum rpc_status status, const char *format,
-		       ...)
+void migration_outcome(struct migration_outcome *o, enum rpc_status status,
+		       const char *format, ...)
 {
 	va_list ap;
 
 	va_start(ap, format);
 	migration_outcome_set(o, status, format, ap);
 	va_end(ap);
+}
+
+int migration_members_of(const struct inventory *i, struct process_member **ret,
+			 size_t *ret_n)
+{
+	struct process_member *members;
+
+	if (i->n_tasks > PROCESS_MEMBERS_MAX)
+		return err_origin(-E2BIG);
+	members = calloc(i->n_tasks, sizeof(*members));
+	if (!members)
+		return err_origin(-ENOMEM);
+	for (size_t k = 0; k < i->n_tasks; k++) {
+		const struct inventory_task *t = &i->tasks[k];
+
+		members[k] = (struct process_member){
+			.pid = t->pid,
+			.ppid = k == 0 ? 0 : t->ppid,
+			.pgid = t->pgid,
+			.sid = t->sid,
+			.uid = t->uid,
+			.gid = t->gid,
+		};
+	}
+	*ret = members;
+	*ret_n = i->n_tasks;
+	return 0;
 }
 
 static void watch_end(struct migration_watch *w, const struct migration_result *result)
@@ -42,19 +69,21 @@ static void watch_end(struct migration_watch *w, const struct migration_result *
 	free(w);
 }
 
-static void watch_fail(struct migration_watch *w, enum rpc_status status, const char *text)
+static void watch_fail(struct migration_watch *w, enum rpc_status status,
+		       const char *text)
 {
-	struct migration_result result = { .status = status, .text = text, .from = w->from };
+	struct migration_result result = {
+		.status = status, .text = text, .from = w->from};
 
 	watch_end(w, &result);
 }
 
-void migration_watch_progress(struct migration_room *m, uint64_t number, const char *step,
-			      uint64_t bytes, uint64_t total)
+void migration_watch_progress(struct migration_room *m, uint64_t number,
+			      const char *step, uint64_t bytes, uint64_t total)
 {
 	struct migration_watch *w;
 
-	LIST_FOREACH(w, &m->watches, entry)
+	LIST_FOREACH (w, &m->watches, entry)
 		if (w->number == number && w->owner)
 			w->progress(w->owner, step, bytes, total);
 }
@@ -74,8 +103,8 @@ static void on_moved(void *owner, const struct rpc_result *r)
 	watch_end(w, &result);
 }
 
-static void on_where(void *owner, enum rpc_status status, const char *text, node_id place,
-		     uid_t uid, uint32_t generation)
+static void on_where(void *owner, enum rpc_status status, const char *text,
+		     node_id place, uid_t uid, uint32_t generation)
 {
 	struct migration_watch *w = owner;
 	Ssi__Migration__MoveRequest q = SSI__MIGRATION__MOVE_REQUEST__INIT;
@@ -85,12 +114,13 @@ static void on_where(void *owner, enum rpc_status status, const char *text, node
 		return watch_fail(w, status, text);
 	w->from = place;
 	if (!process_may_signal(&w->request.caller, uid)) {
-		snprintf(line, sizeof(line), "process %d belongs to user %u: not permitted",
-			 w->request.pid, uid);
+		snprintf(line, sizeof(line),
+			 "process %d belongs to user %u: not permitted", w->request.pid,
+			 uid);
 		return watch_fail(w, RPC_NOT_PERMITTED, line);
 	}
 	if (place == w->request.target) {
-		struct migration_result result = { .status = RPC_OK, .from = place };
+		struct migration_result result = {.status = RPC_OK, .from = place};
 
 		return watch_end(w, &result);
 	}
@@ -116,8 +146,12 @@ int migration_move(struct migration_room *m, const struct migration_request *req
 	if (!w)
 		return err_origin(-ENOMEM);
 	*w = (struct migration_watch){
-		.room = m, .number = m->next_number++, .request = *request,
-		.progress = progress, .done = done, .owner = owner,
+		.room = m,
+		.number = m->next_number++,
+		.request = *request,
+		.progress = progress,
+		.done = done,
+		.owner = owner,
 	};
 	LIST_INSERT_HEAD(&m->watches, w, entry);
 	r = process_where(m->n.process, request->pid, on_where, w);
@@ -132,7 +166,7 @@ void migration_forget(struct migration_room *m, void *owner)
 {
 	struct migration_watch *w;
 
-	LIST_FOREACH(w, &m->watches, entry)
+	LIST_FOREACH (w, &m->watches, entry)
 		if (w->owner == owner)
 			w->owner = NULL;
 }
@@ -149,7 +183,8 @@ static void resume(struct migration_room *m)
 	struct migration_entry entries[256];
 	size_t n = 0;
 
-	while (n < N_ELEMENTS(entries) && migration_journal_entry(m->journal, n, &entries[n]))
+	while (n < N_ELEMENTS(entries) &&
+	       migration_journal_entry(m->journal, n, &entries[n]))
 		n++;
 	for (size_t i = 0; i < n; i++)
 		if (entries[i].side == MIGRATION_SOURCE)
@@ -158,7 +193,8 @@ static void resume(struct migration_room *m)
 			migration_target_resume(m, &entries[i]);
 }
 
-int migration_room_new(struct migration_room **ret, const struct migration_neighbours *n)
+int migration_room_new(struct migration_room **ret,
+		       const struct migration_neighbours *n)
 {
 	struct migration_room *m = calloc(1, sizeof(*m));
 	int r;
@@ -166,7 +202,7 @@ int migration_room_new(struct migration_room **ret, const struct migration_neigh
 	if (!m)
 		return err_origin(-ENOMEM);
 	m->n = *n;
-	m->pipes = (struct tree_pipes_context){ n->stream, n->console, rpc_self(n->rpc) };
+	m->pipes = (struct tree_pipes_context){n->stream, n->console, rpc_self(n->rpc)};
 	LIST_INIT(&m->watches);
 	LIST_INIT(&m->sources);
 	LIST_INIT(&m->targets);

@@ -5,13 +5,13 @@
  * Knows: env, space, rpc, membership, process, stream, checkpoint's criu,
  * image and inventory.  Tells: the asker.
  *
- * One state machine on each side (migration_source.c, migration_target.c).  The
- * commit rule: the source stays frozen from the moment COMMIT is sent until it is
- * acknowledged, denied, or a view excludes the target; the target runs the tree on
- * COMMIT, or when a view excludes the source after everything arrived.  Before
- * COMMIT every failure ends with the original running and the copy gone; after
- * it, with the copy running and the original a shadow.  Both sides write
- * where they are into a state memfd, so a successor of ssid ends what it finds.
+ * One state machine on each side (migration_source.h, migration_target.c).  The
+ * commit rule: the source stays frozen from the moment RESTORE is sent until the
+ * target acknowledges a commit or an abort, or a view excludes it; the target runs the
+ * tree on COMMIT, or when a view excludes the source after everything arrived.  Until
+ * then every failure ends with the original running and the copy gone; afterwards
+ * with the copy running and the original a shadow.  Both sides write where they are
+ * into a state memfd, so a successor of ssid ends what it finds.
  *
  * Invariant: exactly one live copy, at every step, whoever dies.
  */
@@ -35,11 +35,12 @@ struct migration_neighbours {
 	struct stream_room *stream;
 	struct console *console;
 	struct criu *criu;
-	int private_dir_fd;       /* where images stand */
+	int private_dir_fd;	  /* where images stand */
 	uint64_t image_max_bytes; /* of one tree */
 };
 
-int migration_room_new(struct migration_room **ret, const struct migration_neighbours *n);
+int migration_room_new(struct migration_room **ret,
+		       const struct migration_neighbours *n);
 struct migration_room *migration_room_free(struct migration_room *m);
 void migration_on_view(struct migration_room *m);
 
@@ -55,7 +56,7 @@ struct migration_result {
 	enum rpc_status status;
 	const char *text; /* when status is not RPC_OK */
 	node_id from;
-	nsec_t frozen;    /* by CLOCK_BOOTTIME of the source, until the copy ran */
+	nsec_t frozen; /* by CLOCK_BOOTTIME of the source, until the copy ran */
 	uint64_t bytes;
 };
 
@@ -63,7 +64,8 @@ typedef void (*migration_progress_cb)(void *owner, const char *step, uint64_t by
 				      uint64_t total);
 typedef void (*migration_done_cb)(void *owner, const struct migration_result *result);
 
-/* Move @pid's tree from wherever it is.  done once; progress any number of times before. */
+/* Move @pid's tree from wherever it is.  done once; progress any number of times
+ * before. */
 int migration_move(struct migration_room *m, const struct migration_request *request,
 		   migration_progress_cb progress, migration_done_cb done, void *owner);
 /* The asker is gone: callbacks never come; the move itself goes on. */

@@ -21,7 +21,6 @@ enum {
 };
 
 enum {
-	MIGRATION_MEMBERS_MAX = 4096, /* processes of one tree */
 	MIGRATION_CONCURRENT_MAX = 64, /* a side */
 };
 
@@ -55,22 +54,30 @@ struct migration_outcome {
 };
 void migration_outcome_set(struct migration_outcome *o, enum rpc_status status,
 			   const char *format, va_list ap);
-void migration_outcome(struct migration_outcome *o, enum rpc_status status, const char *format,
-		       ...) __attribute__((format(printf, 3, 4)));
+void migration_outcome(struct migration_outcome *o, enum rpc_status status,
+		       const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* What /proc says of a tree's members; their application and generation are not in it.
+ * malloc()ed. */
+int migration_members_of(const struct inventory *i, struct process_member **ret,
+			 size_t *ret_n);
 
 /* migration_source.c: serve MIGRATION_MOVE; answers @call at the end. */
 void migration_source_begin(struct migration_room *m, struct rpc_call *call,
 			    const Ssi__Migration__MoveRequest *q);
-void migration_source_on_view(struct migration_room *m);
-/* What a predecessor left half-way. */
-void migration_source_resume(struct migration_room *m, const struct migration_entry *e);
 void migration_sources_free(struct migration_room *m);
+
+/* migration_settle.c */
+void migration_source_on_view(struct migration_room *m);
+/* migration_resume.c: what a predecessor left half-way. */
+void migration_source_resume(struct migration_room *m, const struct migration_entry *e);
 
 /* migration_target.c */
 void migration_target_on_ask(struct migration_room *m, struct rpc_call *call,
 			     const Ssi__Migration__AskRequest *q);
 void migration_target_on_chunk(struct migration_room *m, struct rpc_call *call,
-			       const Ssi__Migration__ChunkRequest *q, struct iovec bulk);
+			       const Ssi__Migration__ChunkRequest *q,
+			       struct iovec bulk);
 void migration_target_on_restore(struct migration_room *m, struct rpc_call *call,
 				 const Ssi__Migration__RestoreRequest *q);
 void migration_target_on_commit(struct migration_room *m, struct rpc_call *call,

@@ -41,8 +41,8 @@ static struct slot *find(const struct migration_journal *j, uint64_t id, uint32_
 	return NULL;
 }
 
-/* A free slot, else that of the oldest committed target, which its source asks about within
- * seconds or never. */
+/* A free slot, else that of the oldest committed target, which its source asks about
+ * within seconds or never. */
 static struct slot *find_room(const struct migration_journal *j)
 {
 	struct slot *oldest = NULL;
@@ -53,7 +53,8 @@ static struct slot *find_room(const struct migration_journal *j)
 
 		if (e->step == MIGRATION_STEP_NONE)
 			return s;
-		if (e->side == MIGRATION_TARGET && e->step == MIGRATION_STEP_COMMITTED &&
+		if (e->side == MIGRATION_TARGET &&
+		    e->step == MIGRATION_STEP_COMMITTED &&
 		    (!oldest || e->id < current(oldest)->id))
 			oldest = s;
 	}
@@ -74,8 +75,8 @@ int migration_journal_set(struct migration_journal *j, const struct migration_en
 	return 0;
 }
 
-enum migration_step migration_journal_step(const struct migration_journal *j, uint64_t id,
-					   enum migration_side side)
+enum migration_step migration_journal_step(const struct migration_journal *j,
+					   uint64_t id, enum migration_side side)
 {
 	struct slot *s = find(j, id, side);
 
@@ -105,7 +106,8 @@ int migration_journal_new(struct migration_journal **ret, struct space *space)
 
 	if (!j)
 		return err_origin(-ENOMEM);
-	r = space_state(space, "migration/journal", SLOTS * sizeof(struct slot), &mapped, &fresh);
+	r = space_state(space, "migration/journal", SLOTS * sizeof(struct slot),
+			&mapped, &fresh);
 	if (r != 0)
 		return err_fold(r);
 	j->slots = mapped;

@@ -15,8 +15,9 @@ enum migration_side { MIGRATION_SOURCE = 1, MIGRATION_TARGET = 2 };
 
 enum migration_step {
 	MIGRATION_STEP_NONE = 0,
-	MIGRATION_STEP_OPEN = 1,      /* may be undone by this side */
-	MIGRATION_STEP_DECIDING = 2,  /* source: the target may have a copy that is ready */
+	MIGRATION_STEP_OPEN = 1, /* may be undone by this side */
+	MIGRATION_STEP_DECIDING =
+		2, /* source: the target may have a copy that is ready */
 	MIGRATION_STEP_COMMITTED = 3, /* the copy runs */
 };
 
@@ -36,11 +37,12 @@ struct migration_journal;
 int migration_journal_new(struct migration_journal **ret, struct space *space);
 struct migration_journal *migration_journal_free(struct migration_journal *j);
 
-/* Set (or, with MIGRATION_STEP_NONE, remove) the entry of @e->id and @e->side.  -ENOSPC. */
+/* Set (or, with MIGRATION_STEP_NONE, remove) the entry of @e->id and @e->side. -ENOSPC.
+ */
 int migration_journal_set(struct migration_journal *j, const struct migration_entry *e);
 /* MIGRATION_STEP_NONE when there is none. */
-enum migration_step migration_journal_step(const struct migration_journal *j, uint64_t id,
-					   enum migration_side side);
+enum migration_step migration_journal_step(const struct migration_journal *j,
+					   uint64_t id, enum migration_side side);
 /* Entry number @i of those there are; false past the last. */
 bool migration_journal_entry(const struct migration_journal *j, size_t i,
 			     struct migration_entry *ret);

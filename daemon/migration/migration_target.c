@@ -1,9 +1,9 @@
 /*
  * The side where a tree arrives.
  *
- * Happy path: asked -> are its files here? a store for its images; chunks fill it; RESTORE makes the
- * pipes, lets shadows give way, restores the tree frozen, compares it with what the
- * source says it is, and answers; COMMIT opens the streams and thaws it.
+ * Happy path: asked -> are its files here? a store for its images; chunks fill it;
+ * RESTORE makes the pipes, lets shadows give way, restores the tree frozen, compares it
+ * with what the source says it is, and answers; COMMIT opens the streams and thaws it.
  *
  * Failure modes: before COMMIT anything ends with nothing left here and our
  * shadows as they stood.  A source that says nothing for IDLE_MAX is given up,
@@ -39,14 +39,14 @@ enum {
 };
 
 static const struct sm_state states[] = {
-	[ASKED] = { "asked", SM_TO(RECEIVING) | SM_TO(UNDOING) },
-	[RECEIVING] = { "receiving", SM_TO(RESTORING) | SM_TO(UNDOING) },
-	[RESTORING] = { "restoring", SM_TO(COMPARING) | SM_TO(UNDOING) },
-	[COMPARING] = { "comparing", SM_TO(READY) | SM_TO(UNDOING) },
-	[READY] = { "ready", SM_TO(COMMITTED) | SM_TO(UNDOING) },
-	[COMMITTED] = { "committed", SM_TO(GONE) },
-	[UNDOING] = { "undoing", SM_TO(GONE) },
-	[GONE] = { "gone", 0 },
+	[ASKED] = {"asked", SM_TO(RECEIVING) | SM_TO(UNDOING)},
+	[RECEIVING] = {"receiving", SM_TO(RESTORING) | SM_TO(UNDOING)},
+	[RESTORING] = {"restoring", SM_TO(COMPARING) | SM_TO(UNDOING)},
+	[COMPARING] = {"comparing", SM_TO(READY) | SM_TO(UNDOING)},
+	[READY] = {"ready", SM_TO(COMMITTED) | SM_TO(UNDOING)},
+	[COMMITTED] = {"committed", SM_TO(GONE)},
+	[UNDOING] = {"undoing", SM_TO(GONE)},
+	[GONE] = {"gone", 0},
 };
 
 static const nsec_t IDLE_MAX = 60 * NSEC_PER_SEC;
@@ -97,16 +97,18 @@ static void target_free(struct migration_target *t)
 
 static uint64_t own_incarnation(struct migration_room *m)
 {
-	const struct membership_node *self = membership_node(m->n.membership, rpc_self(m->n.rpc));
+	const struct membership_node *self =
+		membership_node(m->n.membership, rpc_self(m->n.rpc));
 
 	return self ? self->incarnation : 0;
 }
 
-static struct migration_target *find(struct migration_room *m, uint64_t id, node_id source)
+static struct migration_target *find(struct migration_room *m, uint64_t id,
+				     node_id source)
 {
 	struct migration_target *t;
 
-	LIST_FOREACH(t, &m->targets, entry)
+	LIST_FOREACH (t, &m->targets, entry)
 		if (t->id == id && t->source == source)
 			return t;
 	return NULL;
@@ -114,8 +116,11 @@ static struct migration_target *find(struct migration_room *m, uint64_t id, node
 
 static int journal(struct migration_target *t, enum migration_step step)
 {
-	struct migration_entry e = { .id = t->id, .side = MIGRATION_TARGET, .step = step,
-				     .root = t->root, .peer = t->source };
+	struct migration_entry e = {.id = t->id,
+				    .side = MIGRATION_TARGET,
+				    .step = step,
+				    .root = t->root,
+				    .peer = t->source};
 
 	if (t->members) {
 		e.generation = t->members[0].generation;
@@ -124,10 +129,11 @@ static int journal(struct migration_target *t, enum migration_step step)
 	return migration_journal_set(t->room->journal, &e);
 }
 
-static void fail(struct migration_target *t, enum rpc_status status, const char *format, ...)
-	__attribute__((format(printf, 3, 4)));
+static void fail(struct migration_target *t, enum rpc_status status, const char *format,
+		 ...) __attribute__((format(printf, 3, 4)));
 
-static void fail(struct migration_target *t, enum rpc_status status, const char *format, ...)
+static void fail(struct migration_target *t, enum rpc_status status, const char *format,
+		 ...)
 {
 	va_list ap;
 
@@ -177,7 +183,7 @@ static void undo(struct migration_target *t)
 	/* Both call back here. */
 	if (t->run || t->working)
 		return;
-	t->work = (struct env_work){ .work = on_undo_work, .done = on_undone };
+	t->work = (struct env_work){.work = on_undo_work, .done = on_undone};
 	if (env_work(t->room->n.env, &t->work) == 0)
 		return;
 	on_undo_work(&t->work);
@@ -201,7 +207,8 @@ static void alive(struct migration_target *t)
 
 static uint64_t memory_available(struct migration_room *m)
 {
-	const struct membership_node *self = membership_node(m->n.membership, rpc_self(m->n.rpc));
+	const struct membership_node *self =
+		membership_node(m->n.membership, rpc_self(m->n.rpc));
 
 	return self ? self->load.memory_available : 0;
 }
@@ -211,19 +218,16 @@ static void judge(struct migration_room *m, const Ssi__Migration__AskRequest *q,
 		  struct migration_outcome *o)
 {
 	_cleanup_free_ char *missing = NULL;
-	struct manifest needs = { .cpu_flags = q->cpu_flags };
+	struct manifest needs = {.cpu_flags = q->cpu_flags};
 
 	if (m->n_targets > MIGRATION_CONCURRENT_MAX)
-		return migration_outcome(o, RPC_CONFLICT, "%u moves to this node are under way",
+		return migration_outcome(o, RPC_CONFLICT,
+					 "%u moves to this node are under way",
 					 m->n_targets);
 	if (!criu_features(m->n.criu)->check_ok)
-		return migration_outcome(o, RPC_UNSUPPORTED,
-					 "CRIU does not work there: see ssi doctor on it");
-	if (!criu_features(m->n.criu)->restore_in_place &&
-	    process_arrive_in_place(m->n.process, q->root))
-		return migration_outcome(o, RPC_UNSUPPORTED,
-					 "process %d has its parent there, to whom only a patched "
-					 "CRIU restores it: see ssi doctor on it", q->root);
+		return migration_outcome(
+			o, RPC_UNSUPPORTED,
+			"CRIU does not work there: see ssi doctor on it");
 	/* Twice: the images stand in memory beside the restored tree for a moment. */
 	if (q->bytes > m->n.image_max_bytes || 2 * q->bytes > memory_available(m))
 		return migration_outcome(o, RPC_FAILED,
@@ -232,8 +236,8 @@ static void judge(struct migration_room *m, const Ssi__Migration__AskRequest *q,
 	if (manifest_missing_cpu_flags(&needs, &missing) < 0)
 		return migration_outcome(o, RPC_FAILED, "out of memory");
 	if (missing)
-		return migration_outcome(o, RPC_UNSUPPORTED, "the processor there lacks %s",
-					 missing);
+		return migration_outcome(o, RPC_UNSUPPORTED,
+					 "the processor there lacks %s", missing);
 }
 
 /* Looking for its files may wait for a slow file system: a worker does. */
@@ -257,7 +261,8 @@ static void on_present(struct env_work *work)
 	if (t->work_result < 0)
 		return fail(t, RPC_FAILED, "its files cannot be looked for there: %s",
 			    strerror(-t->work_result));
-	/* The forecast has done its work: what is restored is compared with the frozen tree. */
+	/* The forecast has done its work: what is restored is compared with the frozen
+	 * tree. */
 	t->saved = inventory_free(t->saved);
 	criu_warm(t->room->n.criu);
 	sm_move(&t->sm, RECEIVING);
@@ -274,14 +279,15 @@ static void open_target(struct migration_target *t, const Ssi__Migration__AskReq
 	judge(t->room, q, &t->outcome);
 	if (t->outcome.status != RPC_OK)
 		return undo(t);
-	if (inventory_parse(&t->saved, (const char *)q->inventory.data, q->inventory.len) != 0)
+	if (inventory_parse(&t->saved, (const char *)q->inventory.data,
+			    q->inventory.len) != 0)
 		return fail(t, RPC_USAGE, "not an inventory");
 	snprintf(name, sizeof(name), "arrive.%" PRIx64, t->id);
 	if (image_store_new(&t->images, t->room->n.private_dir_fd, name,
 			    t->room->n.image_max_bytes) != 0 ||
 	    journal(t, MIGRATION_STEP_OPEN) != 0)
 		return fail(t, RPC_FAILED, "no room for its images there");
-	t->work = (struct env_work){ .work = on_present_work, .done = on_present };
+	t->work = (struct env_work){.work = on_present_work, .done = on_present};
 	t->working = env_work(t->room->n.env, &t->work) == 0;
 	if (!t->working)
 		fail(t, RPC_FAILED, "out of memory");
@@ -378,7 +384,7 @@ static void on_restored(void *owner, bool ok, const char *text)
 		return fail(t, RPC_FAILED, "it cannot be restored there: %s", text);
 	sm_move(&t->sm, COMPARING);
 	t->images = image_store_free(t->images);
-	t->work = (struct env_work){ .work = on_compare_work, .done = on_compared };
+	t->work = (struct env_work){.work = on_compare_work, .done = on_compared};
 	t->working = env_work(t->room->n.env, &t->work) == 0;
 	if (!t->working)
 		fail(t, RPC_FAILED, "out of memory");
@@ -391,16 +397,19 @@ static int exec_in_place(void *owner, const char *criu, const int *fds, size_t n
 	return process_arrive_exec(t->arrival, criu, fds, n_fds);
 }
 
-static int take_request(struct migration_target *t, const Ssi__Migration__RestoreRequest *q)
+static int take_request(struct migration_target *t,
+			const Ssi__Migration__RestoreRequest *q)
 {
-	int r = inventory_parse(&t->saved, (const char *)q->inventory.data, q->inventory.len);
+	int r = inventory_parse(&t->saved, (const char *)q->inventory.data,
+				q->inventory.len);
 
 	if (r == 0)
 		r = migration_members_parse(&t->members, q->members, q->n_members);
 	if (r == 0 && t->members[0].pid != t->root)
 		r = err_origin(-EBADMSG);
 	if (r == 0)
-		r = migration_pipes_parse(&t->pipes, &t->room->pipes, q->pipes, q->n_pipes);
+		r = migration_pipes_parse(&t->pipes, &t->room->pipes, q->pipes,
+					  q->n_pipes);
 	t->n_members = q->n_members;
 	return err_fold(r);
 }
@@ -426,8 +435,8 @@ static int restore(struct migration_target *t)
 		return err_fold(r);
 	spec.group = t->group;
 	spec.inherit = tree_pipes_inherit(t->pipes, &spec.n_inherit);
-	r = process_arrive_begin(t->room->n.process, t->members, t->n_members, &spec.in_place,
-				 &t->arrival);
+	r = process_arrive_begin(t->room->n.process, t->members, t->n_members,
+				 &spec.in_place, &t->arrival);
 	if (r != 0)
 		return r;
 	return err_fold(criu_restore(t->room->n.criu, &spec, on_restored, t, &t->run));
@@ -452,7 +461,8 @@ void migration_target_on_restore(struct migration_room *m, struct rpc_call *call
 	if (r == PROCESS_E_TAKEN)
 		fail(t, RPC_CONFLICT, "one of its PIDs is in use there");
 	else if (r != 0)
-		fail(t, RPC_FAILED, "it cannot be restored there: %s", strerror(-err_fold(r)));
+		fail(t, RPC_FAILED, "it cannot be restored there: %s",
+		     strerror(-err_fold(r)));
 }
 
 /* Commit. */
@@ -485,7 +495,8 @@ void migration_target_on_commit(struct migration_room *m, struct rpc_call *call,
 		    MIGRATION_STEP_COMMITTED;
 
 	if (!done && !membership_lease_held(m->n.membership))
-		return rpc_fail(call, RPC_DOWN, "that node is out of touch with the cluster");
+		return rpc_fail(call, RPC_DOWN,
+				"that node is out of touch with the cluster");
 	if (!done && (!t || t->sm.state != READY))
 		return rpc_fail(call, RPC_NOT_FOUND, "no such move is ready there");
 	if (!done)
@@ -525,7 +536,8 @@ void migration_target_on_query(struct migration_room *m, struct rpc_call *call,
 	rpc_reply(call, &reply.base, RPC_NO_BULK);
 }
 
-/* The source is out of the cluster: everything arrived -> it lives here; else it died there. */
+/* The source is out of the cluster: everything arrived -> it lives here; else it died
+ * there. */
 void migration_target_on_view(struct migration_room *m)
 {
 	struct migration_target *t, *next;
@@ -550,17 +562,17 @@ void migration_target_on_view(struct migration_room *m)
 static int adopt_tree(struct migration_room *m, const struct migration_entry *e,
 		      const struct inventory *i)
 {
-	_cleanup_free_ struct process_member *members = calloc(i->n_tasks, sizeof(*members));
+	_cleanup_free_ struct process_member *members = NULL;
+	size_t n;
+	int r = migration_members_of(i, &members, &n);
 
-	if (!members)
-		return err_origin(-ENOMEM);
-	for (size_t k = 0; k < i->n_tasks; k++)
-		members[k] = (struct process_member){
-			.pid = i->tasks[k].pid, .ppid = k == 0 ? 0 : i->tasks[k].ppid,
-			.pgid = i->tasks[k].pgid, .sid = i->tasks[k].sid, .app = e->app,
-			.uid = i->tasks[k].uid, .generation = e->generation,
-		};
-	return process_arrive_adopt(m->n.process, members, i->n_tasks);
+	if (r < 0)
+		return r;
+	for (size_t k = 0; k < n; k++) {
+		members[k].app = e->app;
+		members[k].generation = e->generation;
+	}
+	return process_arrive_adopt(m->n.process, members, n);
 }
 
 /* Its records were perhaps not written yet. */
@@ -576,7 +588,8 @@ static void adopt(struct migration_room *m, const struct migration_entry *e)
 	if (r == 0)
 		r = adopt_tree(m, e, i);
 	if (r < 0 && r != -ESRCH)
-		log_error("process %d: arrived, has no record here: %s", e->root, strerror(-r));
+		log_error("process %d: arrived, has no record here: %s", e->root,
+			  strerror(-r));
 	inventory_free(i);
 }
 
@@ -589,15 +602,18 @@ void migration_target_resume(struct migration_room *m, const struct migration_en
 
 	snprintf(name, sizeof(name), "arrive.%" PRIx64, e->id);
 	if (space_group_open(m->n.space, name, &group) != 0)
-		return log_error("process %d: its half-made copy cannot be reached", e->root);
+		return log_error("process %d: its half-made copy cannot be reached",
+				 e->root);
 	if (e->step == MIGRATION_STEP_COMMITTED) {
-		/* Perhaps not thawed yet; streams are the stream room's to find again. */
+		/* Perhaps not thawed yet; streams are the stream room's to find again.
+		 */
 		adopt(m, e);
 		if (space_group_thaw(group) != 0)
 			log_error("process %d: cannot be thawed", e->root);
 	} else {
 		if (space_group_kill(group, KILL_MAX) != 0)
-			log_error("process %d: its half-made copy would not die", e->root);
+			log_error("process %d: its half-made copy would not die",
+				  e->root);
 		none.step = MIGRATION_STEP_NONE;
 		(void)migration_journal_set(m->journal, &none);
 	}

@@ -52,76 +52,31 @@ RPC_HANDLER(on_query, struct migration_room, Ssi__Migration__QueryRequest)
 const struct rpc_method migration_methods[] = {
 	RPC_METHOD(MIGRATION_MOVE, on_move, ssi__migration__move_request__descriptor,
 		   ssi__migration__move_reply__descriptor),
-	RPC_METHOD(MIGRATION_PROGRESS, on_progress, ssi__migration__progress__descriptor, EMPTY),
-	RPC_METHOD(MIGRATION_ASK, on_ask, ssi__migration__ask_request__descriptor, EMPTY),
-	RPC_METHOD(MIGRATION_CHUNK, on_chunk, ssi__migration__chunk_request__descriptor, EMPTY),
-	RPC_METHOD(MIGRATION_RESTORE, on_restore, ssi__migration__restore_request__descriptor,
+	RPC_METHOD(MIGRATION_PROGRESS, on_progress,
+		   ssi__migration__progress__descriptor, EMPTY),
+	RPC_METHOD(MIGRATION_ASK, on_ask, ssi__migration__ask_request__descriptor,
 		   EMPTY),
-	RPC_METHOD(MIGRATION_COMMIT, on_commit, ssi__migration__commit_request__descriptor, EMPTY),
-	RPC_METHOD(MIGRATION_ABORT, on_abort, ssi__migration__abort_request__descriptor, EMPTY),
+	RPC_METHOD(MIGRATION_CHUNK, on_chunk, ssi__migration__chunk_request__descriptor,
+		   EMPTY),
+	RPC_METHOD(MIGRATION_RESTORE, on_restore,
+		   ssi__migration__restore_request__descriptor, EMPTY),
+	RPC_METHOD(MIGRATION_COMMIT, on_commit,
+		   ssi__migration__commit_request__descriptor, EMPTY),
+	RPC_METHOD(MIGRATION_ABORT, on_abort, ssi__migration__abort_request__descriptor,
+		   EMPTY),
 	RPC_METHOD(MIGRATION_QUERY, on_query, ssi__migration__query_request__descriptor,
 		   ssi__migration__query_reply__descriptor),
-	{ 0 },
+	{0},
 };
 
-static bool is_pid(int32_t pid)
+int migration_members_parse(struct process_member **ret,
+			    Ssi__Process__Member *const *list, size_t n)
 {
-	return pid > 0 && pid < MEMBERSHIP_PID_MAX;
-}
-
-int migration_members_parse(struct process_member **ret, Ssi__Migration__Member *const *list,
-			    size_t n)
-{
-	_cleanup_free_ struct process_member *members = NULL;
-
-	if (n == 0 || n > MIGRATION_MEMBERS_MAX)
-		return err_origin(-EBADMSG);
-	members = calloc(n, sizeof(*members));
-	if (!members)
-		return err_origin(-ENOMEM);
-	for (size_t i = 0; i < n; i++) {
-		const Ssi__Migration__Member *m = list[i];
-
-		/* Exactly the first is the root; a session or group may be of a process
-		 * that has ended, not of none. */
-		if (!is_pid(m->pid) || !is_pid(m->pgid) || !is_pid(m->sid) || !is_pid(m->app) ||
-		    (i == 0 ? m->ppid != 0 : !is_pid(m->ppid)))
+	/* Exactly the first is the root. */
+	for (size_t i = 0; i < n; i++)
+		if ((i == 0) != (list[i]->ppid == 0))
 			return err_origin(-EBADMSG);
-		members[i] = (struct process_member){
-			.pid = m->pid, .ppid = m->ppid, .pgid = m->pgid, .sid = m->sid,
-			.app = m->app, .uid = m->uid, .generation = m->generation,
-		};
-	}
-	*ret = TAKE(members);
-	return 0;
-}
-
-int migration_members_format(const struct process_member *members, size_t n,
-			     Ssi__Migration__Member ***ret)
-{
-	/* One piece: the pointers, then what they point to. */
-	size_t head = n * sizeof(Ssi__Migration__Member *);
-	uint8_t *block = calloc(1, head + n * sizeof(Ssi__Migration__Member) + 1);
-	Ssi__Migration__Member **list = (void *)block;
-	Ssi__Migration__Member *body = (void *)(block + head);
-
-	if (!block)
-		return err_origin(-ENOMEM);
-	for (size_t i = 0; i < n; i++) {
-		const struct process_member *m = &members[i];
-
-		ssi__migration__member__init(&body[i]);
-		list[i] = &body[i];
-		body[i].pid = m->pid;
-		body[i].ppid = m->ppid;
-		body[i].pgid = m->pgid;
-		body[i].sid = m->sid;
-		body[i].app = m->app;
-		body[i].uid = m->uid;
-		body[i].generation = m->generation;
-	}
-	*ret = list;
-	return 0;
+	return process_members_unpack(ret, list, n);
 }
 
 int migration_pipes_format(const struct tree_pipes *p, Ssi__Migration__Pipe ***ret)
@@ -149,7 +104,8 @@ int migration_pipes_format(const struct tree_pipes *p, Ssi__Migration__Pipe ***r
 	return 0;
 }
 
-int migration_pipes_parse(struct tree_pipes **ret, const struct tree_pipes_context *context,
+int migration_pipes_parse(struct tree_pipes **ret,
+			  const struct tree_pipes_context *context,
 			  Ssi__Migration__Pipe *const *list, size_t n)
 {
 	struct tree_pipe pipes[TREE_PIPES_MAX];
@@ -158,9 +114,13 @@ int migration_pipes_parse(struct tree_pipes **ret, const struct tree_pipes_conte
 		return err_origin(-EBADMSG);
 	for (size_t i = 0; i < n; i++)
 		pipes[i] = (struct tree_pipe){
-			.inode = list[i]->inode, .input = list[i]->input, .id = list[i]->id,
-			.console = list[i]->console, .position = list[i]->position,
-			.rest = list[i]->rest.data, .n_rest = list[i]->rest.len,
+			.inode = list[i]->inode,
+			.input = list[i]->input,
+			.id = list[i]->id,
+			.console = list[i]->console,
+			.position = list[i]->position,
+			.rest = list[i]->rest.data,
+			.n_rest = list[i]->rest.len,
 		};
 	return tree_pipes_make(ret, context, pipes, n);
 }

@@ -146,11 +146,14 @@ void process_wait_cancel(struct process_room *p, void *owner);
 int process_hold(struct process_room *p, pid_t root);
 void process_unhold(struct process_room *p, pid_t root);
 
+enum { PROCESS_MEMBERS_MAX = 4096 }; /* of one tree */
+
 /* A member of a tree that moves or is restored. */
 struct process_member {
 	pid_t pid, ppid, pgid, sid; /* ppid 0: the root */
 	pid_t app;
 	uid_t uid;
+	gid_t gid;
 	uint32_t generation; /* of the move that is under way: more than its record's, or 1 */
 };
 

@@ -612,7 +612,7 @@ static void dress(struct process_room *p, const struct process_member *m,
 		  bool leads_only)
 {
 	struct shadow_command become = {
-		.verb = SHADOW_BECOME, .uid = m->uid, .gid = m->uid};
+		.verb = SHADOW_BECOME, .uid = m->uid, .gid = m->gid};
 
 	if (m->sid == m->pid)
 		become.flags = SHADOW_SETSID;

@@ -2,15 +2,14 @@
 
 #include "cleanup.h"
 #include "err.h"
-#include "process.pb-c.h"
 #include "process_internal.h"
+#include "process_member.h"
 
 #include <string.h>
 
 enum {
 	STRINGS_MAX = 65536,	    /* arguments, or variables */
 	STRING_BYTES_MAX = 4 << 20, /* of one launch */
-	MEMBERS_MAX = 16384,
 };
 
 static const nsec_t call_timeout = 5 * NSEC_PER_SEC;
@@ -302,33 +301,16 @@ int wire_placed(struct rpc *rpc, struct wire_call *c, node_id node,
 	return call(rpc, c, node, PROCESS_PLACED, &q, call_timeout);
 }
 
-static void reserved_of(Ssi__Process__Reserved *to, const struct process_member *m)
-{
-	ssi__process__reserved__init(to);
-	to->pid = m->pid;
-	to->ppid = m->ppid;
-	to->pgid = m->pgid;
-	to->sid = m->sid;
-	to->app = m->app;
-	to->uid = m->uid;
-	to->generation = m->generation;
-}
-
 int wire_reserve(struct rpc *rpc, struct wire_call *c, node_id node,
 		 const struct process_member *members, size_t n, node_id place)
 {
 	Ssi__Process__ReserveRequest q = SSI__PROCESS__RESERVE_REQUEST__INIT;
-	_cleanup_free_ Ssi__Process__Reserved *list = calloc(n + 1, sizeof(*list));
-	_cleanup_free_ Ssi__Process__Reserved **pointers =
-		calloc(n + 1, sizeof(*pointers));
+	_cleanup_free_ Ssi__Process__Member **list = NULL;
+	int r = process_members_pack(members, n, &list);
 
-	if (!list || !pointers)
-		return err_origin(-ENOMEM);
-	for (size_t i = 0; i < n; i++) {
-		reserved_of(&list[i], &members[i]);
-		pointers[i] = &list[i];
-	}
-	q.members = pointers;
+	if (r < 0)
+		return r;
+	q.members = list;
 	q.n_members = n;
 	q.place = place;
 	return call(rpc, c, node, PROCESS_RESERVE, &q, long_timeout);
@@ -338,17 +320,12 @@ int wire_release(struct rpc *rpc, struct wire_call *c, node_id node,
 		 const struct process_member *members, size_t n, node_id place)
 {
 	Ssi__Process__ReleaseRequest q = SSI__PROCESS__RELEASE_REQUEST__INIT;
-	_cleanup_free_ Ssi__Process__Reserved *list = calloc(n + 1, sizeof(*list));
-	_cleanup_free_ Ssi__Process__Reserved **pointers =
-		calloc(n + 1, sizeof(*pointers));
+	_cleanup_free_ Ssi__Process__Member **list = NULL;
+	int r = process_members_pack(members, n, &list);
 
-	if (!list || !pointers)
-		return err_origin(-ENOMEM);
-	for (size_t i = 0; i < n; i++) {
-		reserved_of(&list[i], &members[i]);
-		pointers[i] = &list[i];
-	}
-	q.members = pointers;
+	if (r < 0)
+		return r;
+	q.members = list;
 	q.n_members = n;
 	q.place = place;
 	return call(rpc, c, node, PROCESS_RELEASE, &q, long_timeout);
@@ -452,35 +429,11 @@ RPC_HANDLER(on_placed, struct process_room, Ssi__Process__PlacedRequest)
 		room_on_placed(self, call, &d);
 }
 
-static struct process_member *members_from(Ssi__Process__Reserved **list, size_t n)
-{
-	struct process_member *members;
-
-	if (n == 0 || n > MEMBERS_MAX)
-		return NULL;
-	members = calloc(n, sizeof(*members));
-	for (size_t i = 0; members && i < n; i++) {
-		if (!pid_ok(list[i]->pid) || !pid_ok(list[i]->app)) {
-			free(members);
-			return NULL;
-		}
-		members[i] = (struct process_member){.pid = list[i]->pid,
-						     .ppid = list[i]->ppid,
-						     .pgid = list[i]->pgid,
-						     .sid = list[i]->sid,
-						     .app = list[i]->app,
-						     .uid = list[i]->uid,
-						     .generation = list[i]->generation};
-	}
-	return members;
-}
-
 RPC_HANDLER(on_reserve, struct process_room, Ssi__Process__ReserveRequest)
 {
-	_cleanup_free_ struct process_member *members =
-		members_from(req->members, req->n_members);
+	_cleanup_free_ struct process_member *members = NULL;
 
-	if (!members)
+	if (process_members_unpack(&members, req->members, req->n_members) < 0)
 		rpc_fail(call, RPC_USAGE, "not a list of processes");
 	else
 		reserve_on_call(self, call, members, req->n_members, req->place);
@@ -488,10 +441,9 @@ RPC_HANDLER(on_reserve, struct process_room, Ssi__Process__ReserveRequest)
 
 RPC_HANDLER(on_release, struct process_room, Ssi__Process__ReleaseRequest)
 {
-	_cleanup_free_ struct process_member *members =
-		members_from(req->members, req->n_members);
+	_cleanup_free_ struct process_member *members = NULL;
 
-	if (!members)
+	if (process_members_unpack(&members, req->members, req->n_members) < 0)
 		rpc_fail(call, RPC_USAGE, "not a list of processes");
 	else
 		release_on_call(self, call, members, req->n_members, req->place);

@@ -601,6 +601,27 @@ static void end_of_a_guest_is_told_to_its_home_until_taken(void **state)
 	assert_int_equal(process_record(room, m.pid, &d), PROCESS_E_ABSENT);
 }
 
+static gid_t group_of(pid_t pid)
+{
+	char path[64], status[4096];
+	const char *line;
+	gid_t real = 0;
+	ssize_t n;
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "%d/status", pid);
+	fd = openat(space_proc_fd(space), path, O_RDONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	n = read(fd, status, sizeof(status) - 1);
+	assert_true(n > 0);
+	status[n] = 0;
+	(void)close(fd);
+	line = strstr(status, "\nGid:");
+	assert_non_null(line);
+	assert_int_equal(sscanf(line, "\nGid: %u", &real), 1);
+	return real;
+}
+
 static void a_pid_in_use_is_not_given_twice(void **state)
 {
 	struct process_member m = {.pid = 2000001,
@@ -609,7 +630,7 @@ static void a_pid_in_use_is_not_given_twice(void **state)
 				   .generation = 1,
 				   .pgid = 2000001,
 				   .sid = 2000001};
-	Ssi__Process__Reserved one = SSI__PROCESS__RESERVED__INIT, *list[] = {&one};
+	Ssi__Process__Member one = SSI__PROCESS__MEMBER__INIT, *list[] = {&one};
 	Ssi__Process__ReserveRequest q = SSI__PROCESS__RESERVE_REQUEST__INIT;
 	Ssi__Process__ReleaseRequest release = SSI__PROCESS__RELEASE_REQUEST__INIT;
 	struct process_arrival *a;
@@ -622,6 +643,7 @@ static void a_pid_in_use_is_not_given_twice(void **state)
 			 PROCESS_E_TAKEN);
 	one.pid = one.app = one.pgid = one.sid = r.pid;
 	one.uid = 1000;
+	one.gid = 1001;
 	one.generation = 1;
 	q.members = release.members = list;
 	q.n_members = release.n_members = 1;
@@ -632,6 +654,7 @@ static void a_pid_in_use_is_not_given_twice(void **state)
 	assert_int_equal(from_there(PROCESS_RESERVE, &q.base), RPC_OK); /* repeated */
 	turn_for(100 * NSEC_PER_MSEC);
 	expect_shadow(2000001);
+	assert_int_equal(group_of(2000001), 1001);
 	assert_int_equal(getsid(2000001), 2000001);
 	assert_int_equal(from_there(PROCESS_RELEASE, &release.base), RPC_OK);
 	wait_until(kill(2000001, 0) < 0);

@@ -1,0 +1,267 @@
+/*
+ * The side that a tree leaves: how it ends.
+ *
+ * Happy path: COMMIT, become shadows, answer.
+ *
+ * Failure modes: before RESTORE was sent the tree simply thaws.  Once it was sent the
+ * target may have a copy that is ready, which runs if a view excludes us: so the tree
+ * stays frozen until the target has acknowledged the abort, has said that it runs there
+ * (then we depart), or a view excludes it.  After COMMIT was sent and before it was
+ * answered the target is asked again and again, with the same three answers.
+ */
+#include "migration_source.h"
+
+#include "cleanup.h"
+#include "err.h"
+#include "fault.h"
+#include "log.h"
+#include "space_group.h"
+
+#include <string.h>
+
+static void abort_surely(struct migration_source *s);
+static void send_commit(struct migration_source *s);
+
+/* The end of every move: answer, let the tree go, forget. */
+static void finish(struct migration_source *s)
+{
+	Ssi__Migration__MoveReply reply = SSI__MIGRATION__MOVE_REPLY__INIT;
+
+	sm_move(&s->sm, SOURCE_ENDED);
+	source_journal(s, MIGRATION_STEP_NONE);
+	if (s->held)
+		process_unhold(s->room->n.process, s->root);
+	reply.frozen_ns = s->frozen_for;
+	reply.bytes = s->shipped;
+	if (s->call && s->outcome.status == RPC_OK)
+		rpc_reply(s->call, &reply.base, RPC_NO_BULK);
+	else if (s->call)
+		rpc_fail(s->call, s->outcome.status, "%s", s->outcome.text);
+	source_free(s);
+}
+
+/* Departing: the originals become shadows, or go. */
+
+static void on_depart_work(struct env_work *work)
+{
+	struct migration_source *s = container_of(work, struct migration_source, work);
+
+	s->work_result = process_depart_work(s->departure);
+}
+
+static void on_departed(struct env_work *work)
+{
+	struct migration_source *s = container_of(work, struct migration_source, work);
+
+	if (s->work_result != 0)
+		log_error("process %d: its shadow does not stand: %s", s->root,
+			  strerror(-err_fold(s->work_result)));
+	process_depart_end(s->departure);
+	log_info("process %d: moved to %s, frozen for %llu ms", s->root,
+		 source_target_name(s), s->frozen_for / NSEC_PER_MSEC);
+	(void)fault("migration.departed");
+	finish(s);
+}
+
+static void next_depart(struct migration_source *s)
+{
+	int r;
+
+	sm_move(&s->sm, SOURCE_DEPARTING);
+	if (s->pipes)
+		tree_pipes_commit(s->pipes, s->target);
+	r = process_depart_begin(s->room->n.process, s->members, s->n_members, s->group,
+				 s->target, &s->departure);
+	if (r == 0) {
+		process_depart_pending(s->departure, TAKE(s->pending));
+		s->work =
+			(struct env_work){.work = on_depart_work, .done = on_departed};
+		r = env_work(s->room->n.env, &s->work);
+	}
+	if (r == 0)
+		return;
+	/* Without memory there is no shadow; a second live copy there must not be. */
+	log_error("process %d: no memory for its shadow, the original is killed",
+		  s->root);
+	(void)space_group_kill(s->group, 2 * NSEC_PER_SEC);
+	finish(s);
+}
+
+/* Undoing. */
+
+static void send_abort(struct migration_source *s)
+{
+	Ssi__Migration__AbortRequest q = SSI__MIGRATION__ABORT_REQUEST__INIT;
+
+	q.id = s->id;
+	(void)rpc_call(s->room->n.rpc, s->target, MIGRATION_ABORT, &q.base, RPC_NO_BULK,
+		       10 * NSEC_PER_SEC, source_forget_reply, NULL, NULL);
+}
+
+/* A view says so; that none says anything of it is no answer. */
+static bool target_excluded(const struct migration_source *s)
+{
+	const struct membership_node *n =
+		membership_node(s->room->n.membership, s->target);
+
+	return n && n->state != MEMBER_UP;
+}
+
+static void on_aborted(void *owner, const struct rpc_result *result)
+{
+	struct migration_source *s = owner;
+
+	if (result->status == RPC_CONFLICT) {
+		s->outcome = (struct migration_outcome){.status = RPC_OK};
+		return source_committed(s);
+	}
+	if (result->status != RPC_OK && !target_excluded(s)) {
+		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
+		return;
+	}
+	s->aborting = s->asked = s->may_be_ready = false;
+	source_undo(s);
+}
+
+static void abort_surely(struct migration_source *s)
+{
+	Ssi__Migration__AbortRequest q = SSI__MIGRATION__ABORT_REQUEST__INIT;
+
+	q.id = s->id;
+	s->aborting = true;
+	if (rpc_call(s->room->n.rpc, s->target, MIGRATION_ABORT, &q.base, RPC_NO_BULK,
+		     3 * NSEC_PER_SEC, on_aborted, s, NULL) != 0)
+		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
+}
+
+/* When nothing of it stands on the target, or will: run on. */
+void source_undo(struct migration_source *s)
+{
+	int r;
+
+	if (s->sm.state != SOURCE_UNDOING) {
+		sm_move(&s->sm, SOURCE_UNDOING);
+		if (s->dump)
+			criu_cancel(s->dump);
+	}
+	/* All refer to us, and call back here when they are over. */
+	if (s->dump || s->under_way || s->aborting)
+		return;
+	if (s->may_be_ready)
+		return abort_surely(s);
+	if (s->asked)
+		send_abort(s);
+	if (s->pipes)
+		tree_pipes_undo(s->pipes);
+	if (s->resumed)
+		source_uncut(s);
+	r = s->group ? space_group_thaw(s->group) : 0;
+	if (r != 0)
+		log_error("process %d: cannot be thawed: %s", s->root,
+			  strerror(-err_fold(r)));
+	if (s->outcome.status != RPC_OK)
+		log_notice("process %d: not moved to %s, it goes on here: %s", s->root,
+			   source_target_name(s), s->outcome.text);
+	finish(s);
+}
+
+/* Committing: only the target, or a view without it, may say what is so. */
+
+void source_committed(struct migration_source *s)
+{
+	s->frozen_for = env_now(s->room->n.env) - s->frozen_at;
+	source_journal(s, MIGRATION_STEP_COMMITTED);
+	(void)fault("migration.committed");
+	next_depart(s);
+}
+
+static void on_queried(void *owner, const struct rpc_result *result)
+{
+	const Ssi__Migration__QueryReply *reply = (const void *)result->reply;
+	struct migration_source *s = owner;
+
+	if (result->status == RPC_OK &&
+	    reply->state == SSI__MIGRATION__QUERY_REPLY__STATE__COMMITTED)
+		return source_committed(s);
+	if (result->status == RPC_OK &&
+	    reply->state == SSI__MIGRATION__QUERY_REPLY__STATE__UNKNOWN)
+		return source_fail(s, RPC_FAILED,
+				   "the target lost the copy before it ran");
+	if (target_excluded(s))
+		return source_fail(s, RPC_DOWN, "the target left the cluster");
+	/* It stands ready: our COMMIT did not come through, and may come twice. */
+	if (result->status == RPC_OK)
+		return send_commit(s);
+	(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC);
+}
+
+static void on_committed(void *owner, const struct rpc_result *result)
+{
+	struct migration_source *s = owner;
+
+	if (result->status == RPC_OK)
+		return source_committed(s);
+	if (s->sm.state == SOURCE_QUERYING) {
+		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
+		return;
+	}
+	log_warning("process %d: %s has not acknowledged the commit (%s), asking until "
+		    "it does or leaves",
+		    s->root, source_target_name(s), result->text);
+	sm_move(&s->sm, SOURCE_QUERYING);
+	source_query(s);
+}
+
+void source_query(struct migration_source *s)
+{
+	Ssi__Migration__QueryRequest q = SSI__MIGRATION__QUERY_REQUEST__INIT;
+	struct rpc_result down = {.status = RPC_DOWN, .text = ""};
+
+	q.id = s->id;
+	if (rpc_call(s->room->n.rpc, s->target, MIGRATION_QUERY, &q.base, RPC_NO_BULK,
+		     3 * NSEC_PER_SEC, on_queried, s, NULL) != 0)
+		on_queried(s, &down);
+}
+
+static void send_commit(struct migration_source *s)
+{
+	Ssi__Migration__CommitRequest q = SSI__MIGRATION__COMMIT_REQUEST__INIT;
+	struct rpc_result down = {.status = RPC_DOWN, .text = "out of memory"};
+
+	q.id = s->id;
+	if (rpc_call(s->room->n.rpc, s->target, MIGRATION_COMMIT, &q.base, RPC_NO_BULK,
+		     10 * NSEC_PER_SEC, on_committed, s, NULL) != 0)
+		on_committed(s, &down);
+}
+
+void source_commit(struct migration_source *s)
+{
+	sm_move(&s->sm, SOURCE_COMMITTING);
+	source_progress(s, "commit", s->shipped, s->shipped);
+	send_commit(s);
+}
+
+void source_on_timer(struct env_timer *timer)
+{
+	struct migration_source *s =
+		container_of(timer, struct migration_source, timer);
+
+	if (s->sm.state == SOURCE_UNDOING)
+		abort_surely(s);
+	else
+		source_query(s);
+}
+
+void migration_source_on_view(struct migration_room *m)
+{
+	struct migration_source *s, *next;
+
+	for (s = LIST_FIRST(&m->sources); s; s = next) {
+		next = LIST_NEXT(s, entry);
+		if (s->sm.state == SOURCE_QUERYING && s->timer.due &&
+		    target_excluded(s)) {
+			env_disarm(m->n.env, &s->timer);
+			source_fail(s, RPC_DOWN, "the target left the cluster");
+		}
+	}
+}

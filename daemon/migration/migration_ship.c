@@ -1,0 +1,180 @@
+/*
+ * The side that a tree leaves: its image, then its copy on the target.
+ *
+ * Happy path: criu dumps the frozen tree into pieces, of which a window is under way;
+ * when all have arrived its streams are cut, and RESTORE is sent.
+ *
+ * Failure modes: criu fails, a piece is refused -> undone; from RESTORE on the target
+ * may have a copy that is ready, and migration_settle.c decides.
+ */
+#include "migration_source.h"
+
+#include "cleanup.h"
+#include "err.h"
+#include "fault.h"
+
+#include <string.h>
+
+enum {
+	WINDOW = 8 << 20,  /* image bytes under way */
+	PIECE = 256 << 10, /* bytes a message */
+};
+
+static void next_restore(struct migration_source *s);
+
+/* A piece in flight. */
+struct piece {
+	struct migration_source *source;
+	size_t len;
+};
+
+static void dump_maybe_over(struct migration_source *s)
+{
+	if (!s->dump_done || s->under_way || s->sm.state != SOURCE_DUMPING)
+		return;
+	if (fault("migration.shipped") < 0)
+		return source_fail(s, RPC_FAILED, "fault point");
+	next_restore(s);
+}
+
+static void on_piece(void *owner, const struct rpc_result *result)
+{
+	struct piece *p = owner;
+	struct migration_source *s = p->source;
+
+	s->under_way -= p->len;
+	free(p);
+	if (result->status != RPC_OK && s->outcome.status == RPC_OK)
+		migration_outcome(&s->outcome, result->status, "%s", result->text);
+	if (s->outcome.status != RPC_OK)
+		return source_undo(s);
+	if (s->paused && s->under_way < WINDOW / 2) {
+		s->paused = false;
+		criu_dump_pause(s->dump, false);
+	}
+	dump_maybe_over(s);
+}
+
+static int ship(struct migration_source *s, const char *file, const void *data,
+		size_t len, bool last)
+{
+	Ssi__Migration__ChunkRequest q = SSI__MIGRATION__CHUNK_REQUEST__INIT;
+	struct piece *p = malloc(sizeof(*p));
+	int r;
+
+	if (!p)
+		return err_origin(-ENOMEM);
+	/* Even an empty piece counts, so that the last one is waited for. */
+	*p = (struct piece){s, len ? len : 1};
+	q.id = s->id;
+	q.file = (char *)file;
+	q.close = last;
+	r = rpc_call(s->room->n.rpc, s->target, MIGRATION_CHUNK, &q.base,
+		     (struct iovec){(void *)data, len}, source_time_left(s), on_piece,
+		     p, NULL);
+	if (r != 0) {
+		free(p);
+		return err_fold(r);
+	}
+	s->under_way += p->len;
+	s->shipped += len;
+	return 0;
+}
+
+static int on_image_write(void *owner, const char *file, const void *data, size_t len)
+{
+	struct migration_source *s = owner;
+	int r = 0;
+
+	for (size_t at = 0; r == 0 && at < len; at += PIECE)
+		r = ship(s, file, (const char *)data + at,
+			 len - at < PIECE ? len - at : PIECE, false);
+	if (r == 0 && !s->paused && s->under_way > WINDOW) {
+		s->paused = true;
+		criu_dump_pause(s->dump, true);
+		source_progress(s, "ship", s->shipped, 0);
+	}
+	return r;
+}
+
+static int on_image_close(void *owner, const char *file)
+{
+	return ship(owner, file, NULL, 0, true);
+}
+
+static void on_dumped(void *owner, bool ok, const char *text)
+{
+	struct migration_source *s = owner;
+
+	s->dump = NULL;
+	s->dump_done = true;
+	if (!ok && s->outcome.status == RPC_OK)
+		migration_outcome(&s->outcome, RPC_UNSUPPORTED,
+				  "process %d cannot be dumped: %s", s->root, text);
+	if (s->outcome.status != RPC_OK)
+		return source_undo(s);
+	dump_maybe_over(s);
+}
+
+/* Restoring, on the target. */
+
+static void on_restored(void *owner, const struct rpc_result *result)
+{
+	struct migration_source *s = owner;
+
+	if (result->status != RPC_OK)
+		return source_fail(s, result->status, "%s", result->text);
+	if (fault("migration.restored") < 0)
+		return source_fail(s, RPC_FAILED, "fault point");
+	source_commit(s);
+}
+
+static void next_restore(struct migration_source *s)
+{
+	Ssi__Migration__RestoreRequest q = SSI__MIGRATION__RESTORE_REQUEST__INIT;
+	_cleanup_free_ Ssi__Process__Member **members = NULL;
+	_cleanup_free_ Ssi__Migration__Pipe **pipes = NULL;
+	_cleanup_free_ char *text = NULL;
+	int r;
+
+	sm_move(&s->sm, SOURCE_RESTORING);
+	source_progress(s, "restore", s->shipped, s->shipped);
+	r = tree_pipes_cut(s->pipes);
+	if (r == 0)
+		r = inventory_format(s->inventory, &text, &q.inventory.len);
+	if (r == 0)
+		r = process_members_pack(s->members, s->n_members, &members);
+	if (r == 0)
+		r = migration_pipes_format(s->pipes, &pipes);
+	q.id = s->id;
+	q.inventory.data = (uint8_t *)text;
+	q.members = members;
+	q.n_members = s->n_members;
+	q.pipes = pipes;
+	q.n_pipes = tree_pipes_count(s->pipes);
+	s->may_be_ready = r == 0;
+	source_journal(s, MIGRATION_STEP_DECIDING);
+	if (r == 0)
+		r = err_fold(rpc_call(s->room->n.rpc, s->target, MIGRATION_RESTORE,
+				      &q.base, RPC_NO_BULK, source_time_left(s),
+				      on_restored, s, NULL));
+	if (r < 0)
+		source_fail(s, RPC_FAILED, "process %d: %s", s->root, strerror(-r));
+}
+
+void source_ship(struct migration_source *s)
+{
+	const struct process_member *root = &s->members[0];
+	struct criu_dump_spec spec = {
+		.root = s->root,
+		.group = s->group,
+		.shell_job = root->sid != root->pid,
+		.sink = {on_image_write, on_image_close, s},
+		.timeout = source_time_left(s),
+	};
+
+	sm_move(&s->sm, SOURCE_DUMPING);
+	source_progress(s, "ship", 0, 0);
+	if (criu_dump(s->room->n.criu, &spec, on_dumped, s, &s->dump) != 0)
+		source_fail(s, RPC_FAILED, "criu cannot be started: see ssi doctor");
+}

@@ -1,0 +1,93 @@
+#pragma once
+/*
+ * The side that a tree leaves, in four files: the way to an image that the target
+ * has (migration_source.c, migration_ship.c), how it ends (migration_settle.c), and
+ * what a predecessor of this ssid began (migration_resume.c).
+ */
+#include "migration_wire.h"
+
+#include "sm.h"
+
+enum source_state {
+	SOURCE_LOOKING, /* at what it holds */
+	SOURCE_ASKING,
+	SOURCE_FREEZING,
+	SOURCE_DUMPING,
+	SOURCE_RESTORING,
+	SOURCE_COMMITTING,
+	SOURCE_QUERYING,
+	SOURCE_DEPARTING,
+	SOURCE_UNDOING,
+	SOURCE_ENDED,
+};
+
+struct migration_source {
+	LIST_ENTRY(migration_source) entry;
+	struct migration_room *room;
+	struct sm sm;
+	uint64_t id;
+	pid_t root;
+	node_id target;
+	bool dry_run, held, asked;
+	bool resumed;	     /* begun by a predecessor of this ssid */
+	bool may_be_ready;   /* RESTORE was sent, and no abort acknowledged */
+	bool aborting;	     /* an abort is under way, or waits for its turn */
+	uint32_t generation; /* of the copy; 0: not known yet */
+	nsec_t deadline;
+	struct env_timer timer;
+	struct rpc_call *call; /* who asked; NULL after a restart of ssid */
+	node_id watcher;
+	uint64_t watch;
+
+	struct env_work work; /* of LOOKING, FREEZING and DEPARTING */
+	int work_result;
+	struct inventory *inventory;
+	struct space_group *group;
+	struct process_member *members;
+	size_t n_members;
+	struct process_pending *pending;
+	nsec_t frozen_at, frozen_for;
+
+	struct criu_run *dump;
+	bool dump_done, paused;
+	uint64_t shipped;
+	size_t under_way;
+	struct tree_pipes *pipes;
+	struct process_departure *departure;
+	struct migration_outcome outcome;
+};
+
+/* migration_source.c */
+extern const struct sm_state source_states[];
+struct migration_source *source_new(struct migration_room *m, uint64_t id, pid_t root,
+				    node_id target);
+void source_free(struct migration_source *s);
+void source_journal(struct migration_source *s, enum migration_step step);
+void source_progress(struct migration_source *s, const char *step, uint64_t bytes,
+		     uint64_t total);
+/* For calls whose answer changes nothing. */
+void source_forget_reply(void *owner, const struct rpc_result *result);
+nsec_t source_time_left(const struct migration_source *s);
+const char *source_target_name(const struct migration_source *s);
+/* Undo it; the first failure is the one to tell. */
+void source_fail(struct migration_source *s, enum rpc_status status, const char *format,
+		 ...) __attribute__((format(printf, 3, 4)));
+/* What the records say of the frozen tree's members. */
+void source_name_members(struct migration_source *s);
+
+/* migration_ship.c: dump, ship, have it restored. */
+void source_ship(struct migration_source *s);
+
+/* migration_settle.c */
+/* The copy is ready: let it run. */
+void source_commit(struct migration_source *s);
+/* It runs there. */
+void source_committed(struct migration_source *s);
+/* Which of both is so is not known: ask until it is. */
+void source_query(struct migration_source *s);
+/* When nothing of it stands on the target, or will: run on. */
+void source_undo(struct migration_source *s);
+void source_on_timer(struct env_timer *timer);
+
+/* migration_resume.c: what a predecessor cut, without having told us what. */
+void source_uncut(struct migration_source *s);

@@ -1,0 +1,67 @@
+#include "process_member.h"
+
+#include "err.h"
+
+#include <stdlib.h>
+
+static bool is_pid(int32_t pid)
+{
+	return pid > 0 && pid < MEMBERSHIP_PID_MAX;
+}
+
+int process_members_unpack(struct process_member **ret,
+			   Ssi__Process__Member *const *list, size_t n)
+{
+	struct process_member *members;
+
+	if (n == 0 || n > PROCESS_MEMBERS_MAX)
+		return err_origin(-EBADMSG);
+	for (size_t i = 0; i < n; i++)
+		if (!is_pid(list[i]->pid) || !is_pid(list[i]->pgid) ||
+		    !is_pid(list[i]->sid) || !is_pid(list[i]->app) ||
+		    (list[i]->ppid != 0 && !is_pid(list[i]->ppid)))
+			return err_origin(-EBADMSG);
+	members = calloc(n, sizeof(*members));
+	if (!members)
+		return err_origin(-ENOMEM);
+	for (size_t i = 0; i < n; i++)
+		members[i] = (struct process_member){.pid = list[i]->pid,
+						     .ppid = list[i]->ppid,
+						     .pgid = list[i]->pgid,
+						     .sid = list[i]->sid,
+						     .app = list[i]->app,
+						     .uid = list[i]->uid,
+						     .gid = list[i]->gid,
+						     .generation = list[i]->generation};
+	*ret = members;
+	return 0;
+}
+
+int process_members_pack(const struct process_member *members, size_t n,
+			 Ssi__Process__Member ***ret)
+{
+	/* The pointers, then what they point to. */
+	size_t head = n * sizeof(Ssi__Process__Member *);
+	uint8_t *block = calloc(1, head + n * sizeof(Ssi__Process__Member) + 1);
+	Ssi__Process__Member **list = (void *)block;
+	Ssi__Process__Member *body = (void *)(block + head);
+
+	if (!block)
+		return err_origin(-ENOMEM);
+	for (size_t i = 0; i < n; i++) {
+		const struct process_member *m = &members[i];
+
+		ssi__process__member__init(&body[i]);
+		list[i] = &body[i];
+		body[i].pid = m->pid;
+		body[i].ppid = m->ppid;
+		body[i].pgid = m->pgid;
+		body[i].sid = m->sid;
+		body[i].app = m->app;
+		body[i].uid = m->uid;
+		body[i].gid = m->gid;
+		body[i].generation = m->generation;
+	}
+	*ret = list;
+	return 0;
+}
