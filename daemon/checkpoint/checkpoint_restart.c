@@ -105,6 +105,14 @@ static nsec_t time_left(const struct reviving *v)
 	return v->deadline > now ? v->deadline - now : 1;
 }
 
+static const char *self_name(const struct reviving *v)
+{
+	const struct membership_node *self =
+		membership_node(v->room->n.membership, rpc_self(v->room->n.rpc));
+
+	return self ? self->name : "?";
+}
+
 static void on_undo_work(struct env_work *work)
 {
 	struct reviving *v = container_of(work, struct reviving, work);
@@ -123,7 +131,9 @@ static void on_undone(struct env_work *work)
 		process_arrive_end(v->arrival, false);
 	if (v->reserved)
 		(void)process_release(v->room->n.process, v->members, v->n_members);
-	rpc_fail(v->call, v->outcome.status, "%s", v->outcome.text);
+	/* What this node lacks another may have. */
+	rpc_fail(v->call, v->outcome.status, v->outcome.status == RPC_FAILED ? "on %s: %s" : "%.0s%s",
+		 self_name(v), v->outcome.text);
 	reviving_free(v);
 }
 
@@ -203,10 +213,7 @@ static void run(struct reviving *v)
 
 static bool same_node(const struct reviving *v)
 {
-	const struct membership_node *self =
-		membership_node(v->room->n.membership, rpc_self(v->room->n.rpc));
-
-	return self && strcmp(self->name, v->manifest->node) == 0;
+	return strcmp(self_name(v), v->manifest->node) == 0;
 }
 
 static void on_compare_work(struct env_work *work)
@@ -319,7 +326,12 @@ static void reserve(struct reviving *v);
 
 static void on_again(struct env_timer *timer)
 {
-	reserve(container_of(timer, struct reviving, again));
+	struct reviving *v = container_of(timer, struct reviving, again);
+
+	/* A late release of the last try is not to hit this one. */
+	for (size_t i = 0; i < v->n_members; i++)
+		v->members[i].generation++;
+	reserve(v);
 }
 
 static void on_reserved(void *owner, enum rpc_status status, const char *text)
@@ -478,10 +490,10 @@ static void start(struct reviving *v)
 	snprintf(name, sizeof(name), "revive.%u", v->number);
 	if (image_store_new(&v->images, v->room->config.private_dir_fd, name,
 			    v->room->config.image_max_bytes) != 0)
-		return fail(v, RPC_FAILED, "no room for its images");
+		return fail(v, RPC_FAILED, IMAGE_NO_ROOM);
 	if (copy_start(&v->copy, v->room->n.env, v->room->n.space, v->room->config.libexec_dir,
 		       &spec, &events, v) != 0)
-		fail(v, RPC_FAILED, "no process could be made to fetch it");
+		fail(v, RPC_FAILED, "no process can be made to fetch it: is a limit of processes reached?");
 }
 
 void checkpoint_restart_begin(struct checkpoint_room *c, struct rpc_call *call,

@@ -175,7 +175,7 @@ static void next_copy(struct saving *s)
 	sm_move(&s->sm, COPYING);
 	if (copy_start(&s->copy, s->room->n.env, s->room->n.space, s->room->config.libexec_dir,
 		       &spec, &events, s) != 0)
-		fail(s, RPC_FAILED, "no process could be made to copy it");
+		fail(s, RPC_FAILED, "no process can be made to copy it: is a limit of processes reached?");
 }
 
 /* Sealing. */
@@ -414,7 +414,7 @@ static void start(struct saving *s)
 	snprintf(name, sizeof(name), "save.%u", s->number);
 	if (image_store_new(&s->images, s->room->config.private_dir_fd, name,
 			    s->room->config.image_max_bytes) != 0)
-		return fail(s, RPC_FAILED, "no room for its images");
+		return fail(s, RPC_FAILED, IMAGE_NO_ROOM);
 	s->work = (struct env_work){ .work = on_freeze_work, .done = on_frozen };
 	if (env_work(s->room->n.env, &s->work) < 0)
 		fail(s, RPC_FAILED, "out of memory");

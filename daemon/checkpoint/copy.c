@@ -3,6 +3,7 @@
 #include "buf.h"
 #include "copy_wire.h"
 #include "err.h"
+#include "image.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -86,7 +87,7 @@ static int take(struct copy *c, const struct copy_frame *f, const char *name, co
 		return 1;
 	}
 	if (r != 0) {
-		end(c, RPC_FAILED, r == -ENOSPC ? "no room for its images" : "its files are not images");
+		end(c, RPC_FAILED, r == -ENOSPC ? IMAGE_NO_ROOM : "its files are not images");
 		return 1;
 	}
 	return 0;

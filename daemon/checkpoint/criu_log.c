@@ -18,7 +18,7 @@ enum { LOG_MAX = 1 << 20 };
 static const char *const noise[] = {
 	"RLIMIT_NOFILE", "kdat cache", "Dumping FAILED", "Restoring FAILED", "Restoring failed",
 	"RPC error", "Killing processes because", "exited, status", "killed by signal",
-	"Pre-resume script", "Can't unlink", "zombie ",
+	"Pre-resume script", "Can't unlink", "zombie ", "Unable to create tun", "recv req error",
 };
 
 static const struct {
@@ -26,8 +26,7 @@ static const struct {
 } sayings[] = {
 	{ "is not a session leader", "it leads no session, and was not dumped as such" },
 	{ "send_fds failed (-22)", "it uses io_uring, which cannot be saved" },
-	{ "Can't get rlimit", "its limits can be read only with CAP_SYS_RESOURCE, or by a patched "
-			      "criu: see ssi doctor" },
+	{ "Resource temporarily unavailable", "no more processes are allowed (pids.max)" },
 	{ "Unable to connect to image streamer", "criu could not reach ssid for its images" },
 };
 

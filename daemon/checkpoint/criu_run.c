@@ -353,7 +353,7 @@ static void find_text(struct criu_run *run)
 	    criu_log_line(run->said, run->text, sizeof(run->text)))
 		return;
 	(void)snprintf(run->text, sizeof(run->text), "%s",
-		       run->hung_up ? "criu ended without saying why" : "criu failed");
+		       run->hung_up ? "criu ended without a word, killed for want of memory perhaps" : "criu failed");
 }
 
 static void on_end_work(struct env_work *work)

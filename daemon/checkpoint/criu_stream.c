@@ -131,7 +131,7 @@ static void on_bytes(struct env_fd *watch, unsigned events)
 		return pipe_ended(p);
 	r = s->sink.write(s->sink.owner, p->name, s->chunk, n);
 	if (r == IMAGE_E_FULL)
-		problem(s, "no room for its images");
+		problem(s, IMAGE_NO_ROOM);
 	else if (r != 0)
 		problem(s, "its images could not be passed on");
 }

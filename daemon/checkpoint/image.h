@@ -33,6 +33,9 @@ enum {
 	IMAGE_E_NAME, /* not an image's name, too many files, or written after close */
 };
 
+/* What IMAGE_E_FULL means to people. */
+#define IMAGE_NO_ROOM "no room for its images: /run/ssi/private is full, or image_max_mb too small"
+
 /* A new directory @name beneath the private directory @dir_fd. */
 int image_store_new(struct image_store **ret, int dir_fd, const char *name, uint64_t max_bytes);
 /* Removes the directory. */

@@ -188,12 +188,14 @@ static void open_far(struct pipe_end *end, struct stream_room *stream)
 {
 	int r;
 
-	/* A stream that nobody wants: end of file to read, a drain to write to. */
-	if (!end->pipe.id)
-		end->pipe.console = NODE_NONE;
+	/* A stream that nobody wants: end of file to read, a drain of its own to write to. */
 	if (!end->pipe.id && end->pipe.input) {
 		end->stream_fd = close_fd(end->stream_fd);
 		return;
+	}
+	if (!end->pipe.id) {
+		end->pipe.console = NODE_NONE;
+		end->pipe.id = stream_new_id(stream);
 	}
 	r = stream_open(stream, end->pipe.id, far_role(end), end->pipe.console, TAKE_FD(end->stream_fd),
 			    end->pipe.position, end->pipe.rest, end->pipe.n_rest);

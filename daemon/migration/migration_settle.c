@@ -185,10 +185,14 @@ static void on_queried(void *owner, const struct rpc_result *result)
 		return source_committed(s);
 	if (result->status == RPC_OK &&
 	    reply->state == SSI__MIGRATION__QUERY_REPLY__STATE__UNKNOWN)
-		return source_fail(s, RPC_FAILED,
-				   "the target lost the copy before it ran");
+		return source_fail(
+			s, RPC_FAILED,
+			"process %d cannot move: %s lost the copy before it ran",
+			s->root, source_target_name(s));
 	if (target_excluded(s))
-		return source_fail(s, RPC_DOWN, "the target left the cluster");
+		return source_fail(s, RPC_DOWN,
+				   "process %d cannot move: %s left the cluster",
+				   s->root, source_target_name(s));
 	/* It stands ready: our COMMIT did not come through, and may come twice. */
 	if (result->status == RPC_OK)
 		return send_commit(s);
@@ -261,7 +265,9 @@ void migration_source_on_view(struct migration_room *m)
 		if (s->sm.state == SOURCE_QUERYING && s->timer.due &&
 		    target_excluded(s)) {
 			env_disarm(m->n.env, &s->timer);
-			source_fail(s, RPC_DOWN, "the target left the cluster");
+			source_fail(s, RPC_DOWN,
+				    "process %d cannot move: %s left the cluster",
+				    s->root, source_target_name(s));
 		}
 	}
 }

@@ -44,8 +44,8 @@ static void on_piece(void *owner, const struct rpc_result *result)
 
 	s->under_way -= p->len;
 	free(p);
-	if (result->status != RPC_OK && s->outcome.status == RPC_OK)
-		migration_outcome(&s->outcome, result->status, "%s", result->text);
+	if (result->status != RPC_OK)
+		return source_refused(s, result);
 	if (s->outcome.status != RPC_OK)
 		return source_undo(s);
 	if (s->paused && s->under_way < WINDOW / 2) {
@@ -123,7 +123,7 @@ static void on_restored(void *owner, const struct rpc_result *result)
 	struct migration_source *s = owner;
 
 	if (result->status != RPC_OK)
-		return source_fail(s, result->status, "%s", result->text);
+		return source_refused(s, result);
 	if (fault("migration.restored") < 0)
 		return source_fail(s, RPC_FAILED, "fault point");
 	source_commit(s);

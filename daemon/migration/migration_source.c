@@ -132,6 +132,12 @@ void source_fail(struct migration_source *s, enum rpc_status status, const char 
 	source_undo(s);
 }
 
+void source_refused(struct migration_source *s, const struct rpc_result *result)
+{
+	source_fail(s, result->status, "process %d cannot move to %s: %s", s->root,
+		    source_target_name(s), result->text);
+}
+
 /* Looking: what does it hold, and may it move? */
 
 static void on_look_work(struct env_work *work)
@@ -184,7 +190,10 @@ static void start(struct migration_source *s)
 	int r;
 
 	if (!membership_is_up(s->room->n.membership, s->target))
-		return source_fail(s, RPC_DOWN, "the target is not up: see ssi-nodes");
+		return source_fail(
+			s, RPC_DOWN,
+			"process %d cannot move: %s is not up, see ssi-nodes", s->root,
+			source_target_name(s));
 	r = process_hold(s->room->n.process, s->root);
 	if (r == PROCESS_E_BUSY)
 		return source_fail(s, RPC_CONFLICT,
@@ -210,7 +219,7 @@ static void on_asked(void *owner, const struct rpc_result *result)
 	struct migration_source *s = owner;
 
 	if (result->status != RPC_OK)
-		return source_fail(s, result->status, "%s", result->text);
+		return source_refused(s, result);
 	if (s->dry_run)
 		return source_undo(s);
 	if (fault("migration.asked") < 0)

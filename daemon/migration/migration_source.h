@@ -72,6 +72,8 @@ const char *source_target_name(const struct migration_source *s);
 /* Undo it; the first failure is the one to tell. */
 void source_fail(struct migration_source *s, enum rpc_status status, const char *format,
 		 ...) __attribute__((format(printf, 3, 4)));
+/* The target does not take it. */
+void source_refused(struct migration_source *s, const struct rpc_result *result);
 /* What the records say of the frozen tree's members. */
 void source_name_members(struct migration_source *s);
 

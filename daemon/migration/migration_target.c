@@ -53,6 +53,12 @@ static const nsec_t IDLE_MAX = 60 * NSEC_PER_SEC;
 static const nsec_t KILL_MAX = 5 * NSEC_PER_SEC;
 static const nsec_t RESTORE_MAX = 120 * NSEC_PER_SEC;
 
+/* A limit of tasks is reached: the kernel's own words do not say so. */
+static const char *why(int r)
+{
+	return r == -EAGAIN ? "no more processes are allowed (pids.max)" : strerror(-r);
+}
+
 struct migration_target {
 	LIST_ENTRY(migration_target) entry;
 	struct migration_room *room;
@@ -228,11 +234,19 @@ static void judge(struct migration_room *m, const Ssi__Migration__AskRequest *q,
 		return migration_outcome(
 			o, RPC_UNSUPPORTED,
 			"CRIU does not work there: see ssi doctor on it");
-	/* Twice: the images stand in memory beside the restored tree for a moment. */
-	if (q->bytes > m->n.image_max_bytes || 2 * q->bytes > memory_available(m))
+	if (q->bytes > m->n.image_max_bytes)
 		return migration_outcome(o, RPC_FAILED,
-					 "not enough memory there: %llu MiB are needed",
-					 (unsigned long long)(2 * q->bytes) >> 20);
+					 "its %llu MiB of memory are more than "
+					 "image_max_mb allows there, "
+					 "see ssid.conf(5)",
+					 (unsigned long long)q->bytes >> 20);
+	/* Twice: the images stand in memory beside the restored tree for a moment. */
+	if (2 * q->bytes > memory_available(m))
+		return migration_outcome(o, RPC_FAILED,
+					 "not enough memory there: %llu MiB are "
+					 "needed, %llu are available",
+					 (unsigned long long)(2 * q->bytes) >> 20,
+					 (unsigned long long)memory_available(m) >> 20);
 	if (manifest_missing_cpu_flags(&needs, &missing) < 0)
 		return migration_outcome(o, RPC_FAILED, "out of memory");
 	if (missing)
@@ -260,7 +274,7 @@ static void on_present(struct env_work *work)
 		return fail(t, RPC_UNSUPPORTED, "%s", t->difference);
 	if (t->work_result < 0)
 		return fail(t, RPC_FAILED, "its files cannot be looked for there: %s",
-			    strerror(-t->work_result));
+			    why(t->work_result));
 	/* The forecast has done its work: what is restored is compared with the frozen
 	 * tree. */
 	t->saved = inventory_free(t->saved);
@@ -286,7 +300,7 @@ static void open_target(struct migration_target *t, const Ssi__Migration__AskReq
 	if (image_store_new(&t->images, t->room->n.private_dir_fd, name,
 			    t->room->n.image_max_bytes) != 0 ||
 	    journal(t, MIGRATION_STEP_OPEN) != 0)
-		return fail(t, RPC_FAILED, "no room for its images there");
+		return fail(t, RPC_FAILED, IMAGE_NO_ROOM);
 	t->work = (struct env_work){.work = on_present_work, .done = on_present};
 	t->working = env_work(t->room->n.env, &t->work) == 0;
 	if (!t->working)
@@ -332,7 +346,7 @@ void migration_target_on_chunk(struct migration_room *m, struct rpc_call *call,
 	r = q->close ? sink.close(sink.owner, q->file)
 		     : sink.write(sink.owner, q->file, bulk.iov_base, bulk.iov_len);
 	if (r == IMAGE_E_FULL)
-		rpc_fail(call, RPC_FAILED, "no room for its images there");
+		rpc_fail(call, RPC_FAILED, IMAGE_NO_ROOM);
 	else if (r != 0)
 		rpc_fail(call, RPC_USAGE, "not an image: %.64s", q->file);
 	else
@@ -366,7 +380,7 @@ static void on_compared(struct env_work *work)
 			    t->difference);
 	if (t->work_result < 0)
 		return fail(t, RPC_FAILED, "the copy cannot be looked at: %s",
-			    strerror(-t->work_result));
+			    why(t->work_result));
 	sm_move(&t->sm, READY);
 	(void)fault("migration.ready");
 	rpc_reply(t->call, &reply.base, RPC_NO_BULK);
@@ -462,7 +476,7 @@ void migration_target_on_restore(struct migration_room *m, struct rpc_call *call
 		fail(t, RPC_CONFLICT, "one of its PIDs is in use there");
 	else if (r != 0)
 		fail(t, RPC_FAILED, "it cannot be restored there: %s",
-		     strerror(-err_fold(r)));
+		     why(err_fold(r)));
 }
 
 /* Commit. */

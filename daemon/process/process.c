@@ -205,6 +205,7 @@ static void lose_places(struct process_room *p)
 void process_on_view(struct process_room *p)
 {
 	lose_places(p);
+	reserve_on_view(p);
 	change_on_view(p);
 	wait_on_view(p);
 }
@@ -362,8 +363,8 @@ static void reconcile(struct process_room *p)
 
 		if (d->state == PROCESS_GUEST && !alive)
 			change_tell(p, d, WIRE_ENDED, CLD_EXITED, 0);
-		else if ((d->state == PROCESS_GUEST || d->state == PROCESS_HERE) && alive &&
-			 s.ppid != 1)
+		else if ((d->state == PROCESS_GUEST || d->state == PROCESS_HERE) &&
+			 alive && s.ppid != 1)
 			(void)guest_watch(p, d->pid);
 		else if (d->state == PROCESS_ENDED && d->home != room_self(p) &&
 			 !e->told)
@@ -416,6 +417,9 @@ static int start(struct process_room *p)
 	if (r != 0)
 		return err_fold(r);
 	r = shadow_start(p);
+	if (r < 0)
+		return r;
+	r = reserve_start(p);
 	if (r < 0)
 		return r;
 	reconcile(p);

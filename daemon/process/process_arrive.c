@@ -93,8 +93,9 @@ static void set_moving(struct process_room *p, pid_t pid, bool moving)
 	(void)room_put(p, &e); /* replaces: cannot be full */
 }
 
-/* Milliseconds, of which ssi-init and the parents' shadows need microseconds.  At the end of
- * a failed restore: what was restored is dead, and holds its PID until it is reaped. */
+/* Milliseconds, of which ssi-init and the parents' shadows need microseconds.  At the
+ * end of a failed restore: what was restored is dead, and holds its PID until it is
+ * reaped. */
 static int wait_gone(struct process_arrival *a)
 {
 	struct process_room *p = a->room;
@@ -216,6 +217,7 @@ static void stands_here(struct process_arrival *a, const struct process_member *
 			    m->pid);
 	if (room_put(p, &e) < 0)
 		log_warning("no record for process %d PID=%d", m->pid, m->pid);
+	reserve_forget(p, m->pid, m->generation);
 	/* ssi-init tells the end of its own children only. */
 	if (!root || a->in_place)
 		(void)guest_watch(p, m->pid);
@@ -281,8 +283,9 @@ int process_arrive_adopt(struct process_room *p, const struct process_member *me
 	TAILQ_INIT(&a->left);
 	for (size_t i = 0; i < n_members; i++)
 		a->of[i].member = members[i];
-	a->in_place = proc_stat_read(space_proc_fd(p->space), members[0].pid, &s) == 0 &&
-		      s.ppid >= 300;
+	a->in_place =
+		proc_stat_read(space_proc_fd(p->space), members[0].pid, &s) == 0 &&
+		s.ppid >= 300;
 	process_arrive_end(a, true);
 	return 0;
 }

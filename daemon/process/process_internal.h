@@ -89,6 +89,8 @@ struct process_room {
 	int shadow_listen_fd;
 	uint64_t shadow_cookie; /* marks the SIGCONT that we send shadows ourselves */
 	struct stat shadow_program;
+	struct reserved *reserved; /* mapped, kept */
+	bool reserved_abandoned;   /* some of it was a predecessor's */
 	bool tracing;
 };
 
@@ -178,6 +180,10 @@ void trace_release(struct process_room *p,
 void trace_go(struct process_room *p, pid_t pid); /* what is held at its exit */
 
 /* process_reserve.c */
+int reserve_start(struct process_room *p);
+void reserve_on_view(struct process_room *p);
+/* It stands. */
+void reserve_forget(struct process_room *p, pid_t pid, uint32_t generation);
 void reserve_on_call(struct process_room *p, struct rpc_call *call,
 		     const struct process_member *members, size_t n, node_id place);
 void release_on_call(struct process_room *p, struct rpc_call *call,

@@ -269,6 +269,60 @@ class Lab:
             for node, pid in self.copies(name):
                 self.run(node, "kill", "-9", str(pid), user="root")
 
+    def _limit_group(self, node, controller):
+        """The cgroup v1 of our own for the node's ssid and space; None: there is no such controller."""
+        parent = f"/sys/fs/cgroup/{controller}"
+        if not os.path.exists(f"{parent}/cgroup.procs"):
+            return None
+        group = f"{parent}/ssi-lab.{self.name}.{node}"
+        os.makedirs(group, exist_ok=True)
+        return group
+
+    def _processes_of(self, node):
+        """PIDs here of the node's ssid and space; not of what keeps the node up."""
+        for top in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]:
+            base = f"{top}/ssi-lab.{self.name}/{node}"
+            if os.path.isdir(base):
+                break
+        pids = []
+        for part in ["ssid", "ssi.space"]:
+            for directory, _, files in os.walk(f"{base}/{part}"):
+                if "cgroup.procs" in files:
+                    with open(f"{directory}/cgroup.procs", encoding="ascii") as f:
+                        pids += f.read().split()
+        return pids
+
+    @staticmethod
+    def _put(pids, group):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                with open(f"{group}/cgroup.procs", "w", encoding="ascii") as f:
+                    f.write(pid)
+
+    @contextlib.contextmanager
+    def limited(self, node, controller, value):
+        """The node's ssid and space within value: bytes more of memory, or tasks more."""
+        group = self._limit_group(node, controller)
+        if not group:
+            raise unittest.SkipTest(f"no cgroup v1 {controller} controller to limit a node with")
+        name, used = {"memory": ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+                      "pids": ("pids.max", "pids.current")}[controller]
+        try:
+            self._put(self._processes_of(node), group)
+            with open(f"{group}/{used}", encoding="ascii") as f:
+                value += int(f.read())
+            with open(f"{group}/{name}", "w", encoding="ascii") as f:
+                f.write(str(value))
+            yield
+        finally:
+            def empty():
+                with open(f"{group}/cgroup.procs", encoding="ascii") as f:
+                    pids = f.read().split()
+                self._put(pids, os.path.dirname(group))
+                return not pids
+            until(empty)
+            os.rmdir(group)
+
     def settle(self, timeout=30):
         """Wait until all nodes are up and in touch again."""
         for node in self.nodes:

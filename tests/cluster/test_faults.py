@@ -6,77 +6,15 @@ import threading
 import time
 
 import lab
+from beats import Beats
 from lab import PROGRAMS, KnownBug, known_bug, until
-
-SSID = "cat /run/ssi/ssid.pid"
 
 
 def numbers(first, last):
     return "".join(f"{k}\n" for k in range(first, last + 1)).encode()
 
 
-class Faults(lab.Tests):
-    def beat(self, megabytes=0, node="n1"):
-        """A heart that beats; (running, pid)."""
-        self.beats = f"/shared/work/beats.{time.monotonic_ns()}"
-        running = self.start(node, "ssi-run", "-o", "@ID@", f"{PROGRAMS}/beat", self.beats,
-                             str(megabytes))
-        pid = running.app()
-        until(lambda: len(self.heard()) > 3)
-        return running, pid
-
-    def heard(self):
-        """The beats so far: [(number, node)], whole lines."""
-        text = self.lab.run("n1", "cat", self.beats, user="root").text
-        return [(int(n), node) for n, node in
-                (line.split() for line in text.split("\n")[:-1])]
-
-    def assert_never_two(self):
-        beats = [n for n, _ in self.heard()]
-        self.assertEqual(beats, list(range(1, len(beats) + 1)), "a beat was doubled or lost")
-
-    def assert_one(self, pid, timeout=30):
-        """Within a bounded time exactly one copy lives, and only one has lived; where."""
-        start = len(self.heard())
-        until(lambda: len(self.heard()) > start + 5, timeout,
-              lambda: f"{pid} does not live: copies {self.lab.copies('beat')}, ssi-ps "
-              f"{self.lab.processes().get(pid)}")
-        until(lambda: len(self.lab.copies("beat")) == 1, timeout,
-              lambda: f"copies: {self.lab.copies('beat')}")
-        self.assert_never_two()
-        node = self.heard()[-1][1]
-        self.assertEqual(self.lab.copies("beat")[0][0], node)
-        until(lambda: {self.lab.where(pid, by) for by in self.lab.nodes} == {node}, timeout,
-              lambda: f"it lives on {node}, ssi-ps: {self.lab.processes().get(pid)}")
-        return node
-
-    def assert_told(self, tool):
-        """A tool has ended with success, or one clear line."""
-        r = tool.result(45)
-        if r.status:
-            self.assertIn(r.status, [1, 4, 5, 6, 7, 8], r)
-            self.assertRegex(r.err.decode(), r"^ssi-[a-z]+: .{10,}\n$")
-        return r
-
-    def end(self, running, pid):
-        """The tool learns of the end, whichever way the process went."""
-        node = self.lab.where(pid)
-        self.lab.run(node, "ssi-run", "kill", "-9", str(pid), user="root")
-        r = running.result(20)
-        self.assertEqual(r.status, 137, r)
-        until(lambda: pid not in self.lab.processes())
-        self.assertEqual(self.lab.copies("beat"), [])
-
-    def arm(self, node, name, action):
-        self.lab.run(node, "ssi-admin", "fault", name, action, user="root", check=True)
-
-    def ssid_of(self, node):
-        return self.lab.run(node, "sh", "-c", SSID, user="root").text.strip()
-
-    def await_successor(self, node, old):
-        until(lambda: self.ssid_of(node) not in ("", old), 20, lambda: f"no new ssid on {node}")
-        self.lab.settle()
-
+class Faults(Beats):
     # ssid dies while nothing is moved.
 
     def test_a_pipeline_does_not_notice_that_ssid_dies(self):
@@ -192,8 +130,7 @@ class Faults(lab.Tests):
         until(lambda: not self.lab.copies("beat"), 20, lambda: str(self.lab.copies("beat")))
         self.assertEqual(len(self.heard()), before)
         again = self.start("n3", "ssi-restart", "--on", "n2", str(pid))
-        with known_bug("what the dead ssid had reserved at the home of a PID stays reserved"):
-            until(lambda: b"is back" in again.read("err"), 5, lambda: str(again.read("err")))
+        until(lambda: b"is back" in again.read("err"), 5, lambda: str(again.read("err")))
         self.assertEqual(self.assert_one(pid), "n2")
         self.end(again, pid)
 
