@@ -16,7 +16,11 @@
 #include <time.h>
 
 static const char DEFAULT_SOCKET[] = "/run/ssi/ssid.sock";
-enum { MESSAGE_MAX = 4 << 20 };
+enum {
+	MESSAGE_MAX = 4 << 20,
+	AWAIT_MS = 30000, /* for a successor of ssid */
+	AWAIT_PAUSE_MS = 100,
+};
 
 struct session {
 	const struct session_options *options;
@@ -203,6 +207,22 @@ struct session *session_open(const struct session_options *o)
 	return s;
 }
 
+struct session *session_await(const struct session_options *o)
+{
+	static const struct timespec pause = { .tv_nsec = AWAIT_PAUSE_MS * 1000000 };
+	struct session *s;
+
+	for (unsigned waited = 0; waited < AWAIT_MS; waited += AWAIT_PAUSE_MS) {
+		nanosleep(&pause, NULL);
+		s = session_try(o);
+		if (s)
+			return s;
+	}
+	session_exit(EXIT_DOWN, "ssid went away in the middle, and none answers at %s: "
+				"systemctl start ssid, then see ssi-ps",
+		     o->socket);
+}
+
 struct session *session_close(struct session *s)
 {
 	if (!s)
@@ -357,15 +377,17 @@ static void end_progress(const struct session *s)
 		fprintf(stderr, "\r\033[K");
 }
 
-Ssi__Control__Event *session_call(struct session *s, const Ssi__Control__Request *q)
+Ssi__Control__Event *session_ask(struct session *s, const Ssi__Control__Request *q)
 {
-	session_send(s, q, NULL, 0);
+	if (!session_offer(s, q, NULL, 0))
+		return NULL;
 	for (;;) {
 		Ssi__Control__Event *event = session_receive(s);
 
-		if (!event)
-			session_exit(EXIT_DOWN, "ssid went away before it answered: what was "
-						"asked may or may not have been done");
+		if (!event) {
+			end_progress(s);
+			return NULL;
+		}
 		if (event->body_case == SSI__CONTROL__EVENT__BODY_PROGRESS) {
 			show_progress(s, event->progress);
 			ssi__control__event__free_unpacked(event, NULL);
@@ -376,6 +398,16 @@ Ssi__Control__Event *session_call(struct session *s, const Ssi__Control__Request
 			session_exit((int)event->failure->status, "%s", event->failure->text);
 		return event;
 	}
+}
+
+Ssi__Control__Event *session_call(struct session *s, const Ssi__Control__Request *q)
+{
+	Ssi__Control__Event *event = session_ask(s, q);
+
+	if (!event)
+		session_exit(EXIT_DOWN, "ssid went away before it answered: what was "
+					"asked may or may not have been done");
+	return event;
 }
 
 /* Tables. */

@@ -70,7 +70,11 @@ void session_send(struct session *s, const Ssi__Control__Request *q, const int *
  * when it passes: exit EXIT_TIMEOUT. */
 Ssi__Control__Event *session_receive(struct session *s);
 /* The final event, progress shown on a terminal meanwhile; a failure exits with its code,
- * "TOOL: text", as does a lost ssid. */
+ * "TOOL: text".  NULL: ssid went away. */
+Ssi__Control__Event *session_ask(struct session *s, const Ssi__Control__Request *q);
+/* A successor of an ssid that went away, waited for; exits with EXIT_DOWN when none comes. */
+struct session *session_await(const struct session_options *o);
+/* As session_ask(); a lost ssid exits with EXIT_DOWN. */
 Ssi__Control__Event *session_call(struct session *s, const Ssi__Control__Request *q);
 
 /* Tables, which are JSON with --json: {"version":1,"NAME":[...]}. */

@@ -35,6 +35,8 @@ static void show(const struct session_options *o, const Ssi__Control__MigrateReq
 		       (double)m->frozen_ns / 1e6, m->bytes);
 	else if (o->quiet)
 		return;
+	else if (!m->from[0])
+		printf("%d moved to %s; ssid was started anew meanwhile\n", q->pid, q->node);
 	else if (strcmp(m->from, q->node) == 0)
 		printf("%d is on %s already\n", q->pid, q->node);
 	else if (q->dry_run)
@@ -64,8 +66,14 @@ int main(int argc, char **argv)
 	/* ssid keeps the time of a move, and undoes it; we only wait for its word. */
 	o.timeout_ms = o.timeout_ms ? o.timeout_ms + 20000 : 0;
 	s = session_open(&o);
-	event = session_call(s, &q);
+	event = session_ask(s, &q);
 	session_close(s);
+	if (!event) {
+		s = session_await(&o);
+		body.follow = !dry_run;
+		event = session_call(s, &q);
+		session_close(s);
+	}
 	if (event->body_case != SSI__CONTROL__EVENT__BODY_MOVED)
 		session_exit(EXIT_FAILED, "ssid answered something else");
 	show(&o, &body, event->moved);

@@ -48,7 +48,7 @@ static void on_moved(void *owner, const struct migration_result *result)
 
 	if (result->status != RPC_OK)
 		return control_fail(c, result->status, "%s", result->text);
-	moved.from = (char *)node_name(c, result->from);
+	moved.from = result->from == NODE_NONE ? "" : (char *)node_name(c, result->from);
 	moved.frozen_ns = result->frozen;
 	moved.bytes = result->bytes;
 	event.body_case = SSI__CONTROL__EVENT__BODY_MOVED;
@@ -62,12 +62,17 @@ void control_on_migrate(struct control_connection *c, const Ssi__Control__Migrat
 		.pid = q->pid,
 		.caller = c->caller,
 		.dry_run = q->dry_run,
+		.follow = q->follow,
 		.timeout = timeout_of(q->timeout_ms),
 	};
+	const struct membership_node *node;
 
 	if (q->pid <= 0)
 		return control_fail(c, RPC_USAGE, "no process can have PID %d", q->pid);
-	if (find_node(c, q->node, &request.target) != RPC_OK)
+	node = membership_node_by_name(c->control->n.membership, q->node);
+	if (q->follow && node)
+		request.target = node->id; /* up or not */
+	else if (find_node(c, q->node, &request.target) != RPC_OK)
 		return;
 	if (migration_move(c->control->n.migration, &request, control_progress, on_moved, c) != 0)
 		control_fail(c, RPC_FAILED, "out of memory");

@@ -4,8 +4,8 @@
  * of its own meanwhile.
  *
  * Failure modes: no such process, not his -> answered at once; it is already
- * there -> success without a move; the node that moves it is lost -> RPC_DOWN, and the
- * commit rule (see migration.h) decides who runs it.
+ * there -> success without a move; the ssid that moves it dies, or its node -> the
+ * commit rule (see migration.h) decides who runs it, and migration_follow.c finds out.
  */
 #include "migration_wire.h"
 
@@ -61,21 +61,28 @@ int migration_members_of(const struct inventory *i, struct process_member **ret,
 	return 0;
 }
 
-static void watch_end(struct migration_watch *w, const struct migration_result *result)
+void migration_watch_end(struct migration_watch *w,
+			 const struct migration_result *result)
 {
 	LIST_REMOVE(w, entry);
+	env_disarm(w->room->n.env, &w->again);
 	if (w->owner)
 		w->done(w->owner, result);
 	free(w);
 }
 
-static void watch_fail(struct migration_watch *w, enum rpc_status status,
-		       const char *text)
+void migration_watch_fail(struct migration_watch *w, enum rpc_status status,
+			  const char *format, ...)
 {
-	struct migration_result result = {
-		.status = status, .text = text, .from = w->from};
+	struct migration_outcome o;
+	va_list ap;
 
-	watch_end(w, &result);
+	va_start(ap, format);
+	migration_outcome_set(&o, status, format, ap);
+	va_end(ap);
+	migration_watch_end(w, &(struct migration_result){.status = o.status,
+							  .text = o.text,
+							  .from = w->from});
 }
 
 void migration_watch_progress(struct migration_room *m, uint64_t number,
@@ -100,7 +107,11 @@ static void on_moved(void *owner, const struct rpc_result *r)
 		.bytes = reply ? reply->bytes : 0,
 	};
 
-	watch_end(w, &result);
+	/* Its link broke: it may be moving it yet, or have moved it. */
+	if ((r->status == RPC_DOWN || r->status == RPC_TIMEOUT) && !r->answered &&
+	    w->from != rpc_self(w->room->n.rpc) && !w->request.dry_run)
+		return migration_follow(w);
+	migration_watch_end(w, &result);
 }
 
 static void on_where(void *owner, enum rpc_status status, const char *text,
@@ -108,21 +119,25 @@ static void on_where(void *owner, enum rpc_status status, const char *text,
 {
 	struct migration_watch *w = owner;
 	Ssi__Migration__MoveRequest q = SSI__MIGRATION__MOVE_REQUEST__INIT;
-	char line[128];
 
 	if (status != RPC_OK)
-		return watch_fail(w, status, text);
+		return migration_watch_fail(w, status, "%s", text);
 	w->from = place;
 	if (!process_may_signal(&w->request.caller, uid)) {
-		snprintf(line, sizeof(line),
-			 "process %d belongs to user %u: not permitted", w->request.pid,
-			 uid);
-		return watch_fail(w, RPC_NOT_PERMITTED, line);
+		return migration_watch_fail(
+			w, RPC_NOT_PERMITTED,
+			"process %d belongs to user %u: not permitted", w->request.pid,
+			uid);
 	}
+	if (w->request.follow && place != w->request.target)
+		return migration_follow(w);
 	if (place == w->request.target) {
-		struct migration_result result = {.status = RPC_OK, .from = place};
+		struct migration_result result = {
+			.status = RPC_OK,
+			.from = w->request.follow ? NODE_NONE : place,
+		};
 
-		return watch_end(w, &result);
+		return migration_watch_end(w, &result);
 	}
 	q.pid = w->request.pid;
 	q.target = w->request.target;
@@ -134,7 +149,7 @@ static void on_where(void *owner, enum rpc_status status, const char *text,
 	/* The mover keeps to the timeout; a little more covers its undoing. */
 	if (rpc_call(w->room->n.rpc, place, MIGRATION_MOVE, &q.base, RPC_NO_BULK,
 		     w->request.timeout + 15 * NSEC_PER_SEC, on_moved, w, NULL) != 0)
-		watch_fail(w, RPC_FAILED, "out of memory");
+		migration_watch_fail(w, RPC_FAILED, "out of memory");
 }
 
 int migration_move(struct migration_room *m, const struct migration_request *request,
@@ -230,6 +245,7 @@ struct migration_room *migration_room_free(struct migration_room *m)
 		struct migration_watch *w = LIST_FIRST(&m->watches);
 
 		LIST_REMOVE(w, entry);
+		env_disarm(m->n.env, &w->again);
 		free(w);
 	}
 	m->journal = migration_journal_free(m->journal);

@@ -49,14 +49,15 @@ struct migration_request {
 	node_id target;
 	struct process_caller caller;
 	bool dry_run;
+	bool follow; /* an ssid that is gone was asked: tell what became of it */
 	nsec_t timeout;
 };
 
 struct migration_result {
 	enum rpc_status status;
 	const char *text; /* when status is not RPC_OK */
-	node_id from;
-	nsec_t frozen; /* by CLOCK_BOOTTIME of the source, until the copy ran */
+	node_id from;	  /* NODE_NONE: not known, as are the figures */
+	nsec_t frozen;	  /* by CLOCK_BOOTTIME of the source, until the copy ran */
 	uint64_t bytes;
 };
 

@@ -18,6 +18,7 @@ enum {
 	MIGRATION_COMMIT = RPC_ROOM_MIGRATION << 8 | 6,
 	MIGRATION_ABORT = RPC_ROOM_MIGRATION << 8 | 7,
 	MIGRATION_QUERY = RPC_ROOM_MIGRATION << 8 | 8,
+	MIGRATION_STAND = RPC_ROOM_MIGRATION << 8 | 9,
 };
 
 enum {
@@ -34,7 +35,20 @@ struct migration_watch {
 	migration_progress_cb progress;
 	migration_done_cb done;
 	void *owner; /* NULL: forgotten */
+	/* migration_follow.c */
+	struct env_timer again;
+	nsec_t follow_until;
+	unsigned n_absent; /* times that neither side had it */
 };
+
+void migration_watch_end(struct migration_watch *w,
+			 const struct migration_result *result);
+void migration_watch_fail(struct migration_watch *w, enum rpc_status status,
+			  const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+/* migration_follow.c: who moved it is gone; find out what became of the move. */
+void migration_follow(struct migration_watch *w);
+void migration_on_stand(struct migration_room *m, struct rpc_call *call, pid_t pid);
 
 struct migration_room {
 	struct migration_neighbours n;

@@ -47,6 +47,11 @@ RPC_HANDLER(on_query, struct migration_room, Ssi__Migration__QueryRequest)
 	migration_target_on_query(self, call, req);
 }
 
+RPC_HANDLER(on_stand, struct migration_room, Ssi__Migration__StandRequest)
+{
+	migration_on_stand(self, call, req->pid);
+}
+
 #define EMPTY ssi__envelope__empty__descriptor
 
 const struct rpc_method migration_methods[] = {
@@ -66,6 +71,8 @@ const struct rpc_method migration_methods[] = {
 		   EMPTY),
 	RPC_METHOD(MIGRATION_QUERY, on_query, ssi__migration__query_request__descriptor,
 		   ssi__migration__query_reply__descriptor),
+	RPC_METHOD(MIGRATION_STAND, on_stand, ssi__migration__stand_request__descriptor,
+		   ssi__migration__stand_reply__descriptor),
 	{0},
 };
 

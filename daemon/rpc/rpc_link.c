@@ -297,6 +297,7 @@ static int on_reply(struct rpc_link *link, const struct transport_frame *frame)
 			return err_origin(-EBADMSG);
 		result.reply = reply;
 	}
+	result.answered = true;
 	rpc_request_done(q, &result);
 	return 0;
 }

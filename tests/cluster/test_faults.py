@@ -60,18 +60,21 @@ class Faults(Beats):
 
     # ssid dies at each commit point.
 
-    def move_with_fault(self, node, point, home="n1"):
-        """n1 to n2, told on n3, with ssid of node killed at the point."""
+    def move_with_fault(self, node, point, teller="n3"):
+        """n1 to n2, told on the teller, with ssid of node killed at the point."""
         running, pid = self.beat()
         old = self.ssid_of(node)
         self.arm(node, point, "kill")
-        tool = self.start("n3", "ssi-migrate", str(pid), "n2")
+        tool = self.start(teller, "ssi-migrate", str(pid), "n2")
         began = time.monotonic()
         r = self.assert_told(tool)
         self.await_successor(node, old)
         at = self.assert_one(pid)
         print(f"# {point}: {r.status} {r.err.decode().strip()}; lives on {at} after "
               f"{time.monotonic() - began:.1f} s", flush=True)
+        # What the tool says is so.
+        self.assertEqual(r.status == 0, at == "n2", r)
+        self.assertRegex((r.out or r.err).decode(), rf"\b{pid}\b.*\bn[12]\b")
         # Nothing is left that would be in the way.
         for target in [n for n in ["n2", "n3", "n1"] if n != at]:
             r = self.lab.run("n3", "ssi-migrate", str(pid), target)
@@ -102,6 +105,11 @@ class Faults(Beats):
 
     def test_ssid_dies_at_commit_taken_on_the_target(self):
         self.move_with_fault("n2", "migration.commit_taken")
+
+    def test_ssid_of_the_tool_dies_and_its_successor_tells(self):
+        self.move_with_fault("n1", "migration.shipped", teller="n1")
+        self.move_with_fault("n1", "migration.committed", teller="n1")
+        self.move_with_fault("n2", "migration.commit_taken", teller="n2")
 
     def test_ssid_dies_while_a_program_is_saved(self):
         running, pid = self.beat()

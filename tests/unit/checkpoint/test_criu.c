@@ -406,7 +406,7 @@ static void a_full_store_ends_the_dump(void **state)
 
 	tell("full", &o);
 	assert_false(o.ok);
-	assert_string_equal(o.text, "no room for its images");
+	assert_string_equal(o.text, IMAGE_NO_ROOM);
 	assert_int_equal(space_group_thaw(v.group), 0);
 	assert_true(victim_counts(f, 0));
 	image_store_free(store);
