@@ -1,8 +1,10 @@
 #include "tree_pipes.h"
 
+#include "buf.h"
 #include "cleanup.h"
 #include "err.h"
 #include "log.h"
+#include "stream_hand.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -144,6 +146,20 @@ static enum stream_role far_role(const struct pipe_end *end)
 	return end->pipe.input ? STREAM_WRITER : STREAM_READER;
 }
 
+/* Its stream has ended since it was found: what is in the pipe is all that will come. */
+static int take_last(struct pipe_end *end)
+{
+	_cleanup_buf_ struct buf rest = { 0 };
+	int r = end->pipe.input ? stream_pipe_peek(end->program_fd, &rest) : 0;
+
+	if (r != 0)
+		return err_fold(r);
+	end->pipe.console = NODE_NONE;
+	end->pipe.n_rest = rest.len;
+	end->pipe.rest = TAKE(rest.data);
+	return 0;
+}
+
 int tree_pipes_cut(struct tree_pipes *p)
 {
 	for (size_t i = 0; i < p->n; i++) {
@@ -154,6 +170,8 @@ int tree_pipes_cut(struct tree_pipes *p)
 		if (end->local)
 			continue;
 		r = stream_cut(p->context.stream, end->pipe.id, far_role(end), end->program_fd, &cut);
+		if (r == STREAM_E_ABSENT && (r = take_last(end)) == 0)
+			continue;
 		if (r != 0) {
 			tree_pipes_undo(p);
 			return err_fold(r);
@@ -183,11 +201,23 @@ void tree_pipes_commit(struct tree_pipes *p, node_id target)
 	}
 }
 
+/* End of file behind the last bytes, or nobody who reads. */
+static void end_far(struct pipe_end *end)
+{
+	/* An empty pipe takes as much as one held. */
+	if (end->pipe.n_rest &&
+	    write(end->stream_fd, end->pipe.rest, end->pipe.n_rest) != (ssize_t)end->pipe.n_rest)
+		log_error("input of a process that arrived is lost: %s", strerror(errno));
+	end->stream_fd = close_fd(end->stream_fd);
+}
+
 /* Open an end with what its predecessor had in its hands. */
 static void open_far(struct pipe_end *end, struct stream_room *stream)
 {
 	int r;
 
+	if (end->pipe.console == NODE_NONE)
+		return end_far(end);
 	/* A stream that nobody wants: end of file to read, a drain of its own to write to. */
 	if (!end->pipe.id && end->pipe.input) {
 		end->stream_fd = close_fd(end->stream_fd);

@@ -20,7 +20,7 @@ struct tree_pipe {
 	ino_t inode;     /* where the tree was frozen: its name in the images */
 	bool input;      /* the tree reads it */
 	stream_id id;
-	node_id console; /* where its other end is */
+	node_id console; /* where its other end is; NODE_NONE: the stream has ended */
 	uint64_t position;
 	uint8_t *rest;   /* bytes in the hands of the end that was cut */
 	size_t n_rest;

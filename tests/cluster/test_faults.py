@@ -275,6 +275,20 @@ class Faults(Beats):
         self.assertEqual(r.status, 0, r)
         self.assertEqual(self.assert_one(pid), target)
 
+    def test_ssi_run_ends_in_the_middle_and_its_program_moves(self):
+        running = self.start("n3", "ssi-run", "-o", "@ID@", "--node", "n1", "sh", "-c",
+                             "while read line; do echo $line; done; sleep 1; "
+                             "echo end of file >/shared/work/end_of_file; sleep 60")
+        running.ask("up", "^up$")
+        pid = running.app()
+        tool = self.in_the_middle(pid, "migration.frozen", lambda: (
+            running.write("last\n"), time.sleep(0.3), running.signal("KILL"), time.sleep(0.3)))
+        running.result(10)
+        r = tool.result(30)
+        self.assertEqual(r.status, 0, r)
+        until(lambda: self.lab.run("n1", "cat", "/shared/work/end_of_file").text)
+        self.assertEqual(self.lab.where(pid), "n2")
+
     # Power and wires, at a point where ssid of the source waits.
 
     def in_the_middle(self, pid, point, action, target="n2"):
