@@ -167,9 +167,9 @@ static bool judge(struct migration_source *s)
 		r = inventory_verdict(s->inventory, &allow, s->room->n.space, &text);
 	if (r == 0 && criu_may_dump(s->room->n.criu, s->inventory, line, sizeof(line)))
 		return true;
-	if (r > 0)
+	if (r >= 0)
 		source_fail(s, RPC_UNSUPPORTED, "process %d cannot move: %s", s->root,
-			    text);
+			    r ? text : line);
 	else
 		source_fail(s, RPC_FAILED, "process %d cannot be looked at: %s",
 			    s->root, strerror(-r));

@@ -234,6 +234,11 @@ static void judge(struct migration_room *m, const Ssi__Migration__AskRequest *q,
 		return migration_outcome(
 			o, RPC_UNSUPPORTED,
 			"CRIU does not work there: see ssi doctor on it");
+	if (!criu_features(m->n.criu)->restore_in_place &&
+	    process_arrive_in_place(m->n.process, q->root))
+		return migration_outcome(o, RPC_UNSUPPORTED,
+					 "process %d has its parent there, to whom only a patched "
+					 "CRIU restores it: see ssi doctor on it", q->root);
 	if (q->bytes > m->n.image_max_bytes)
 		return migration_outcome(o, RPC_FAILED,
 					 "its %llu MiB of memory are more than "
