@@ -1,0 +1,83 @@
+/* What the tools print: libsmartcols is for those only that have a table. */
+#include "session.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct libscols_table *session_table(const struct session_options *o, const char *name,
+				     const struct session_column *columns, size_t n_columns)
+{
+	struct libscols_table *t;
+
+	setenv("LC_ALL", "C.UTF-8", 0);
+	t = scols_new_table();
+	if (!t)
+		session_exit(EXIT_FAILED, "out of memory");
+	scols_table_set_name(t, name);
+	scols_table_enable_json(t, o->json);
+	for (size_t i = 0; i < n_columns; i++) {
+		struct libscols_column *c = scols_table_new_column(
+			t, columns[i].name, columns[i].width_hint, columns[i].flags);
+
+		if (!c)
+			session_exit(EXIT_FAILED, "out of memory");
+		scols_column_set_json_type(c, columns[i].json_type);
+	}
+	return t;
+}
+
+struct libscols_line *session_line(struct libscols_table *table)
+{
+	struct libscols_line *line = scols_table_new_line(table, NULL);
+
+	if (!line)
+		session_exit(EXIT_FAILED, "out of memory");
+	return line;
+}
+
+void session_cell(struct libscols_line *line, size_t column, const char *format, ...)
+{
+	char *text;
+	va_list ap;
+
+	va_start(ap, format);
+	if (vasprintf(&text, format, ap) < 0 || scols_line_refer_data(line, column, text) < 0)
+		session_exit(EXIT_FAILED, "out of memory");
+	va_end(ap);
+}
+
+void session_cell_bytes(const struct session_options *o, struct libscols_line *line, size_t column,
+			uint64_t bytes)
+{
+	static const char units[] = "BKMGTPE";
+	double n = (double)bytes;
+	size_t u = 0;
+
+	if (o->json)
+		return session_cell(line, column, "%llu", (unsigned long long)bytes);
+	while (n >= 1024 && u + 2 < sizeof(units)) {
+		n /= 1024;
+		u++;
+	}
+	session_cell(line, column, u && n < 10 ? "%.1f%c" : "%.0f%c", n, units[u]);
+}
+
+void session_print(struct libscols_table *table)
+{
+	char *text;
+
+	/* Without lines libsmartcols prints nothing, not even an empty list. */
+	if (scols_table_is_json(table)) {
+		if (scols_print_table_to_string(table, &text) < 0)
+			session_exit(EXIT_FAILED, "out of memory");
+		printf("{\n   \"version\": 1,%s",
+		       text[0] == '{' ? text + 1 : "\n");
+		if (text[0] != '{')
+			printf("   \"%s\": []\n}\n", scols_table_get_name(table));
+		free(text);
+	} else {
+		scols_print_table(table);
+	}
+	scols_unref_table(table);
+}
