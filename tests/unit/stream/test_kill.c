@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pty.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,6 +32,8 @@ static struct shared {
 		volatile bool ended;
 		bool typed; /* into a terminal, which is hung up at its end */
 		volatile bool fed;
+		bool leaves; /* who types goes away: the terminal is hung up, bytes or
+				not */
 	} of[STREAMS];
 } *shared;
 
@@ -62,9 +65,33 @@ static _Noreturn void run_feeder(size_t i, int fd)
 		shared->of[i].sent = next;
 	}
 	shared->of[i].fed = true;
-	while (shared->of[i].typed && !shared->of[i].ended)
+	while (shared->of[i].typed && !shared->of[i].leaves && !shared->of[i].ended)
 		(void)usleep(1000);
 	_exit(0);
+}
+
+static bool is_hung_up(int fd)
+{
+	struct pollfd p = {fd, POLLIN, 0};
+
+	return poll(&p, 1, 0) == 1 && p.revents & POLLHUP;
+}
+
+/* Reading nothing is the end; from a terminal it may be silence. */
+static bool is_end(size_t i, int fd)
+{
+	if (!shared->of[i].typed)
+		return true;
+	if (shared->of[i].leaves)
+		return is_hung_up(fd);
+	return shared->of[i].fed && shared->of[i].came == shared->of[i].sent;
+}
+
+static ssize_t take(int fd, char *bytes, size_t n)
+{
+	ssize_t r = read(fd, bytes, n);
+
+	return r < 0 && errno == EIO ? 0 : r; /* a terminal, hung up */
 }
 
 static _Noreturn void run_checker(size_t i, int fd)
@@ -76,12 +103,9 @@ static _Noreturn void run_checker(size_t i, int fd)
 	ssize_t n = -1;
 
 	while (shared->of[i].came < shared->of[i].to_read &&
-	       (n = read(fd, bytes + have,
+	       (n = take(fd, bytes + have,
 			 1 + (size_t)rand_r(&seed) % (sizeof(bytes) - have))) >= 0) {
-		/* From a terminal this is no end, but silence. */
-		if (n == 0 &&
-		    (!shared->of[i].typed ||
-		     (shared->of[i].fed && shared->of[i].came == shared->of[i].sent)))
+		if (n == 0 && is_end(i, fd))
 			break;
 		have += (size_t)n;
 		for (at = 0; at + 4 <= have; at += 4) {
@@ -94,7 +118,7 @@ static _Noreturn void run_checker(size_t i, int fd)
 		memmove(bytes, bytes + at, have - at);
 		have -= at;
 	}
-	if (n == 0)
+	if (n == 0 && !shared->of[i].leaves)
 		shared->of[i].wrong += have != 0;
 	shared->of[i].ended = n == 0;
 	_exit(0);
@@ -303,7 +327,7 @@ static void count(void)
 {
 	for (size_t i = 0; i < STREAMS; i++) {
 		total.wrong += shared->of[i].wrong;
-		if (shared->of[i].to_read != UINT64_MAX)
+		if (shared->of[i].to_read != UINT64_MAX || shared->of[i].leaves)
 			continue;
 		total.sent += shared->of[i].sent;
 		total.came += shared->of[i].came;
@@ -379,14 +403,30 @@ static void set_lengths(void)
 	}
 }
 
-static void streams_end_whenever_ssid_is_killed(void **state)
+/* Who types goes away sooner or later; the program writes until it is hung up. */
+static void set_users(void)
+{
+	memset(shared, 0, sizeof(*shared));
+	for (size_t i = 0; i < STREAMS; i++) {
+		shared->of[i].to_send =
+			i % 2 ? UINT64_MAX
+			      : (uint64_t)rand() % (rand() % 2 ? 300 : 300000);
+		shared->of[i].to_read = UINT64_MAX;
+		shared->of[i].leaves = true;
+	}
+}
+
+static void run_ends(bool at_terminals)
 {
 	int k = 0, rounds = 0;
 	bool over = true;
 
 	for (; k < n_kills && over; rounds++) {
-		set_lengths();
-		open_streams(false);
+		if (at_terminals)
+			set_users();
+		else
+			set_lengths();
+		open_streams(at_terminals);
 		for (size_t i = 0; i < 2; i++)
 			start(i);
 		for (int n = 0; n < 100 && !are_over(); n++, k++)
@@ -407,6 +447,16 @@ static void streams_end_whenever_ssid_is_killed(void **state)
 	check_nothing_left();
 }
 
+static void streams_end_whenever_ssid_is_killed(void **state)
+{
+	run_ends(false);
+}
+
+static void terminals_are_hung_up_whenever_ssid_is_killed(void **state)
+{
+	run_ends(true);
+}
+
 static int tests(void)
 {
 	const struct CMUnitTest all[] = {
@@ -416,6 +466,8 @@ static int tests(void)
 						down),
 		cmocka_unit_test_setup_teardown(streams_end_whenever_ssid_is_killed, up,
 						down),
+		cmocka_unit_test_setup_teardown(
+			terminals_are_hung_up_whenever_ssid_is_killed, up, down),
 	};
 
 	return cmocka_run_group_tests_name("stream kill", all, NULL, NULL);
