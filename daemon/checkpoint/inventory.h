@@ -76,8 +76,13 @@ struct inventory_file {
 	int flags;      /* O_* of fdinfo; of a mapping O_ACCMODE of its file and PROT_* << 24 */
 	uint64_t start, end; /* of one such mapping; not in the text */
 	bool locked;    /* a file lock of any kind is held */
+	bool shared;    /* inventory_find_shared(): a pipe that programs outside hold too */
 	char build_id[41]; /* of a mapped or executed ELF file, hex, or "" */
 };
+
+/* Of pipes: which are in other programs' hands as well? */
+struct inventory;
+int inventory_find_shared(struct inventory *i, int proc_fd);
 
 struct inventory_task {
 	pid_t pid, ppid, pgid, sid; /* ppid 0: the root */

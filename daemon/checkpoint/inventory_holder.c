@@ -65,6 +65,9 @@ static struct holder *match(int proc_fd, const char *path, bool fifos,
 			   makedev(st.stx_dev_major, st.stx_dev_minor), st.stx_ino);
 }
 
+/* Programs of the space; those below are ssi-init, ssid and its helpers. */
+enum { FIRST_PROGRAM = 300 };
+
 static int search_process(int proc_fd, pid_t pid, bool fifos, struct holder *holders,
 			  size_t n)
 {
@@ -99,8 +102,8 @@ static int compare_pids(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-int holders_find(const struct inventory *i, int proc_fd, struct holder *holders,
-		 size_t n)
+static int find_from(const struct inventory *i, int proc_fd, pid_t first,
+		     struct holder *holders, size_t n)
 {
 	_cleanup_free_ pid_t *tree = calloc(i->n_tasks + 1, sizeof(*tree));
 	_cleanup_free_ int *pids = NULL;
@@ -120,7 +123,38 @@ int holders_find(const struct inventory *i, int proc_fd, struct holder *holders,
 	qsort(tree, i->n_tasks, sizeof(*tree), compare_pids);
 	r = proc_numbers(proc_fd, ".", PROCESSES_MAX, &pids, &n_pids);
 	for (size_t k = 0; k < n_pids && r == 0; k++)
-		if (!bsearch(&pids[k], tree, i->n_tasks, sizeof(*tree), compare_pids))
+		if (pids[k] >= first &&
+		    !bsearch(&pids[k], tree, i->n_tasks, sizeof(*tree), compare_pids))
 			r = search_process(proc_fd, pids[k], fifos, holders, n);
+	return r;
+}
+
+int holders_find(const struct inventory *i, int proc_fd, struct holder *holders,
+		 size_t n)
+{
+	return find_from(i, proc_fd, 1, holders, n);
+}
+
+int inventory_find_shared(struct inventory *i, int proc_fd)
+{
+	_cleanup_free_ struct holder *holders =
+		calloc(i->n_files + 1, sizeof(*holders));
+	size_t n = 0;
+	int r;
+
+	if (!holders)
+		return err_origin(-ENOMEM);
+	for (size_t k = 0; k < i->n_files; k++)
+		if (i->files[k].type == INVENTORY_PIPE)
+			holders[n++] = (struct holder){.type = INVENTORY_PIPE,
+						       .inode = i->files[k].inode};
+	r = find_from(i, proc_fd, FIRST_PROGRAM, holders, n);
+	for (size_t k = 0; r == 0 && k < i->n_files; k++) {
+		struct inventory_file *f = &i->files[k];
+
+		/* Of equal ones any may have been found. */
+		for (size_t h = 0; f->type == INVENTORY_PIPE && h < n; h++)
+			f->shared |= holders[h].inode == f->inode && holders[h].pid;
+	}
 	return r;
 }

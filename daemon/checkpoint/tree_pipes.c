@@ -29,23 +29,31 @@ struct tree_pipes {
 };
 
 /* Which stream, or pipe of an ssi-run here, is this one? */
-static bool identify(const struct tree_pipes_context *context, ino_t inode, struct pipe_end *ret)
+static bool identify(const struct tree_pipes_context *context, const struct inventory_file *f,
+		     struct pipe_end *ret)
 {
-	struct stream_info info;
+	bool input = (f->flags & O_ACCMODE) == O_RDONLY;
+	enum stream_role far = input ? STREAM_WRITER : STREAM_READER;
+	enum stream_role near = input ? STREAM_READER : STREAM_WRITER;
+	struct stream_info info, other;
 
-	*ret = (struct pipe_end){ .pipe.inode = inode, .program_fd = -1, .stream_fd = -1 };
-	if (console_has(context->console, inode, &ret->pipe.input)) {
+	*ret = (struct pipe_end){ .pipe = { .inode = f->inode, .input = input },
+				  .program_fd = -1, .stream_fd = -1 };
+	if (console_has(context->console, f->inode, &ret->pipe.input)) {
 		ret->local = true;
-		ret->pipe.console = context->self;
-		return true;
-	}
-	if (stream_by_pipe(context->stream, inode, &info) == 0) {
+	} else if (stream_by_pipe(context->stream, f->inode, far, &info) == 0) {
+		/* Others have it too, here or there: the stream stays theirs, and the tree
+		 * gets one of its own to this pipe. */
+		ret->local = f->shared ||
+			     stream_by_pipe(context->stream, f->inode, near, &other) == 0;
 		ret->pipe.id = info.id;
-		ret->pipe.input = info.role == STREAM_WRITER;
 		ret->pipe.console = info.peer;
-		return true;
+	} else {
+		return false;
 	}
-	return false;
+	if (ret->local)
+		ret->pipe.console = context->self;
+	return true;
 }
 
 int tree_pipes_allow(const struct tree_pipes_context *context, const struct inventory *i,
@@ -60,7 +68,7 @@ int tree_pipes_allow(const struct tree_pipes_context *context, const struct inve
 
 		for (size_t j = 0; j < n && !known; j++)
 			known = ret[j] == f->inode;
-		if (known || !identify(context, f->inode, &end))
+		if (known || !identify(context, f, &end))
 			continue;
 		if (n == TREE_PIPES_MAX)
 			return err_origin(-E2BIG);
@@ -85,22 +93,33 @@ static int steal_fd(pid_t pid, int fd, int *ret)
 	return 0;
 }
 
-static int find_holder(const struct inventory *i, const struct pipe_end *end, int *ret)
+/* The end of pipe @inode, and a duplicate of the tree's descriptor. */
+static int find_end(const struct tree_pipes_context *context, const struct inventory *i,
+		    ino_t inode, struct pipe_end *ret)
 {
-	int wanted = end->pipe.input ? O_RDONLY : O_WRONLY;
-
 	for (size_t k = 0; k < i->n_files; k++) {
 		const struct inventory_file *f = &i->files[k];
+		int wanted;
 
-		if (f->type == INVENTORY_PIPE && f->inode == end->pipe.inode &&
-		    (f->flags & O_ACCMODE) == wanted)
-			return steal_fd(f->pid, f->fd, ret);
+		if (f->type != INVENTORY_PIPE || f->inode != inode ||
+		    !identify(context, f, ret))
+			continue;
+		wanted = ret->pipe.input ? O_RDONLY : O_WRONLY;
+		if ((f->flags & O_ACCMODE) == wanted)
+			return steal_fd(f->pid, f->fd, &ret->program_fd);
 	}
 	return err_origin(-ENOENT);
 }
 
+static stream_id id_of(const struct tree_pipes_context *context, uint64_t move, ino_t inode)
+{
+	uint64_t mixed = (move ^ (uint64_t)inode << 32 ^ inode) * 0x9e3779b97f4a7c15u;
+
+	return (uint64_t)context->self << 32 | mixed >> 32;
+}
+
 int tree_pipes_find(struct tree_pipes **ret, const struct tree_pipes_context *context,
-		    const struct inventory *i)
+		    const struct inventory *i, uint64_t move)
 {
 	struct tree_pipes *p = calloc(1, sizeof(*p));
 	ino_t inodes[TREE_PIPES_MAX];
@@ -114,10 +133,10 @@ int tree_pipes_find(struct tree_pipes **ret, const struct tree_pipes_context *co
 	for (size_t k = 0; r == 0 && k < n; k++) {
 		struct pipe_end *end = &p->ends[p->n++];
 
-		(void)identify(context, inodes[k], end);
+		*end = (struct pipe_end){ .program_fd = -1, .stream_fd = -1 };
+		r = find_end(context, i, inodes[k], end);
 		if (end->local)
-			end->pipe.id = stream_new_id(context->stream);
-		r = find_holder(i, end, &end->program_fd);
+			end->pipe.id = id_of(context, move, inodes[k]);
 	}
 	if (r < 0) {
 		tree_pipes_free(p);

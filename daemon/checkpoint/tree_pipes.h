@@ -6,7 +6,8 @@
  * Leaving the node of its ssi-run, the tree's pipe ends are duplicated, and
  * become the near ends of new streams once the move is committed.  Leaving any
  * other node, the far ends are cut (stream_cut()) before, and opened again if the
- * move is undone.  Arriving, new pipes are made, and their other ends are opened on commit.
+ * move is undone; but where programs that stay hold the same pipe it is as at the node of
+ * ssi-run: a new stream leads to the pipe, and on from it as before.  Arriving, new pipes are made, and their other ends are opened on commit.
  */
 #include "console.h"
 #include "criu.h"
@@ -35,9 +36,10 @@ struct tree_pipes_context {
 
 struct tree_pipes;
 
-/* What the frozen tree of @i holds; TREE_PIPES_MAX at most (-E2BIG). */
+/* What the frozen tree of @i holds; TREE_PIPES_MAX at most (-E2BIG).  @move gives new streams
+ * their ids: a successor of ssid, which ends the move, finds the same. */
 int tree_pipes_find(struct tree_pipes **ret, const struct tree_pipes_context *context,
-		    const struct inventory *i);
+		    const struct inventory *i, uint64_t move);
 struct tree_pipes *tree_pipes_free(struct tree_pipes *p);
 
 /* Inodes of pipes that streams can carry, of a running tree too: not in the way of a move. */

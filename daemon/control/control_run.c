@@ -332,8 +332,7 @@ void control_on_resize(struct control_connection *c,
 	if (pipe < 0 || fstat(pipe, &st) < 0 || !q->window)
 		return control_fail(c, RPC_USAGE,
 				    "the request to resize makes no sense");
-	if (stream_by_pipe(c->control->n.stream, st.st_ino, &info) != 0 ||
-	    info.role != STREAM_READER)
+	if (stream_by_pipe(c->control->n.stream, st.st_ino, STREAM_READER, &info) != 0)
 		return control_fail(c, RPC_NOT_FOUND, "no terminal at this pipe");
 	size = size_of(q->window);
 	control_hold(c);

@@ -186,14 +186,18 @@ void migration_forget(struct migration_room *m, void *owner)
 			w->owner = NULL;
 }
 
-void migration_on_view(struct migration_room *m)
+static void resume_one(struct migration_room *m, const struct migration_entry *e)
 {
-	migration_source_on_view(m);
-	migration_target_on_view(m);
+	if (e->side == MIGRATION_SOURCE)
+		migration_source_resume(m, e);
+	else
+		migration_target_resume(m, e);
 }
 
-/* End what a predecessor of this ssid left half-way. */
-static void resume(struct migration_room *m)
+/* End what a predecessor of this ssid left half-way.  What may have been committed
+ * waits, frozen as it is, for the first view: it says whose home is where, and who is
+ * up. */
+static void resume(struct migration_room *m, bool decided)
 {
 	struct migration_entry entries[256];
 	size_t n = 0;
@@ -201,11 +205,23 @@ static void resume(struct migration_room *m)
 	while (n < N_ELEMENTS(entries) &&
 	       migration_journal_entry(m->journal, n, &entries[n]))
 		n++;
-	for (size_t i = 0; i < n; i++)
-		if (entries[i].side == MIGRATION_SOURCE)
-			migration_source_resume(m, &entries[i]);
-		else
-			migration_target_resume(m, &entries[i]);
+	for (size_t i = 0; i < n; i++) {
+		const struct migration_entry *e = &entries[i];
+
+		if ((e->step != MIGRATION_STEP_OPEN) == decided)
+			resume_one(m, e);
+		else if (!decided && e->side == MIGRATION_SOURCE)
+			(void)process_hold(m->n.process, e->root);
+	}
+	m->resumed = decided;
+}
+
+void migration_on_view(struct migration_room *m)
+{
+	if (!m->resumed)
+		resume(m, true);
+	migration_source_on_view(m);
+	migration_target_on_view(m);
 }
 
 int migration_room_new(struct migration_room **ret,
@@ -230,7 +246,9 @@ int migration_room_new(struct migration_room **ret,
 		migration_room_free(m);
 		return r;
 	}
-	resume(m);
+	resume(m, false);
+	if (membership_view(n->membership))
+		resume(m, true);
 	*ret = m;
 	return 0;
 }

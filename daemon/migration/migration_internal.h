@@ -58,6 +58,7 @@ struct migration_room {
 	LIST_HEAD(, migration_source) sources;
 	LIST_HEAD(, migration_target) targets;
 	unsigned n_sources, n_targets;
+	bool resumed;	      /* all that a predecessor had begun */
 	uint64_t next_number; /* of watches and migrations, random at start */
 };
 

@@ -39,7 +39,8 @@ void migration_source_resume(struct migration_room *m, const struct migration_en
 	s->generation = e->generation;
 	s->deadline = env_now(m->n.env) + 60 * NSEC_PER_SEC;
 	s->frozen_at = env_now(m->n.env);
-	s->held = process_hold(m->n.process, s->root) == 0;
+	(void)process_hold(m->n.process, s->root); /* perhaps held since we began */
+	s->held = true;
 	snprintf(name, sizeof(name), "move.%" PRIx64, s->id);
 	if (space_group_open(m->n.space, name, &s->group) != 0)
 		s->group = NULL;
@@ -48,11 +49,15 @@ void migration_source_resume(struct migration_room *m, const struct migration_en
 	s->work_result = inventory_take(&s->inventory, m->n.space, s->root);
 	if (s->work_result == 0)
 		s->work_result =
+			inventory_find_shared(s->inventory, space_proc_fd(m->n.space));
+	if (s->work_result == 0)
+		s->work_result =
 			migration_members_of(s->inventory, &s->members, &s->n_members);
 	if (s->work_result == 0)
 		source_name_members(s);
 	if (s->work_result == 0)
-		s->work_result = tree_pipes_find(&s->pipes, &m->pipes, s->inventory);
+		s->work_result =
+			tree_pipes_find(&s->pipes, &m->pipes, s->inventory, s->id);
 	if (s->work_result < 0)
 		log_error("process %d: cannot be looked at after a restart: %s",
 			  s->root, strerror(-s->work_result));

@@ -301,6 +301,9 @@ static void on_freeze_work(struct env_work *work)
 	}
 	if (r == 0)
 		r = migration_members_of(s->inventory, &s->members, &s->n_members);
+	if (r == 0)
+		r = inventory_find_shared(s->inventory,
+					  space_proc_fd(s->room->n.space));
 	/* The signals that the images will hold. */
 	if (r == 0)
 		r = process_pending_read(s->members, s->n_members, &s->pending);
@@ -323,7 +326,7 @@ static void on_frozen(struct env_work *work)
 	if (!judge(s))
 		return;
 	source_name_members(s);
-	r = tree_pipes_find(&s->pipes, &s->room->pipes, s->inventory);
+	r = tree_pipes_find(&s->pipes, &s->room->pipes, s->inventory, s->id);
 	if (r < 0)
 		return source_fail(s, RPC_FAILED, "process %d: %s", s->root,
 				   strerror(-r));

@@ -43,9 +43,13 @@ static void settled(struct change *c)
 
 static void tell(struct change *c)
 {
-	if (!room_up(c->room, c->home))
+	/* Before the first view nobody has a home. */
+	bool known = membership_home(c->room->membership, c->news.pid) != NODE_NONE;
+
+	if (known && !room_up(c->room, c->home))
 		settled(c);
-	else if (wire_changed(c->room->rpc, &c->call, c->home, &c->news) < 0)
+	else if (!known ||
+		 wire_changed(c->room->rpc, &c->call, c->home, &c->news) < 0)
 		(void)env_arm(c->room->env, &c->again, again_after);
 }
 
@@ -102,7 +106,7 @@ void change_tell(struct process_room *p, const struct process_record *d,
 	*c = (struct change){.room = p,
 			     .call.done = on_taken,
 			     .again.cb = on_again,
-			     .home = membership_home(p->membership, d->pid),
+			     .home = d->home,
 			     .news = {.pid = d->pid,
 				      .generation = d->generation,
 				      .what = what,

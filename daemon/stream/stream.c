@@ -182,15 +182,15 @@ int stream_open(struct stream_room *s, stream_id id, enum stream_role role, node
 	return 0;
 }
 
-int stream_by_pipe(const struct stream_room *s, ino_t pipe, struct stream_info *ret)
+int stream_by_pipe(const struct stream_room *s, ino_t pipe, enum stream_role role,
+		   struct stream_info *ret)
 {
 	const struct stream_end *e;
 
 	LIST_FOREACH(e, &s->ends, entry)
-		if (e->hand.pipe >= 0 &&
-		    !stream_end_is(e, STREAM_CUT | STREAM_TERMINAL) &&
-		    e->inode == pipe) {
-			*ret = (struct stream_info){ e->id, e->mark.role, e->mark.peer };
+		if (e->hand.pipe >= 0 && e->inode == pipe && e->mark.role == role &&
+		    !stream_end_is(e, STREAM_CUT | STREAM_TERMINAL)) {
+			*ret = (struct stream_info){ e->id, e->mark.peer };
 			return 0;
 		}
 	return STREAM_E_ABSENT;

@@ -79,13 +79,14 @@ void stream_on_exit(struct stream_room *s, pid_t pid);
 int stream_resize(struct stream_room *s, stream_id id, const struct winsize *size,
 		  rpc_done_cb done, void *owner);
 
-/* The end here whose pipe has this inode: what a process that leaves holds of streams. */
+/* The end of @role here whose pipe has this inode: what a process that leaves holds of
+ * streams. */
 struct stream_info {
 	stream_id id;
-	enum stream_role role; /* of our end; the process has the other one of the pipe */
 	node_id peer;
 };
-int stream_by_pipe(const struct stream_room *s, ino_t pipe, struct stream_info *ret);
+int stream_by_pipe(const struct stream_room *s, ino_t pipe, enum stream_role role,
+		   struct stream_info *ret);
 
 /*
  * The process at this end is frozen and leaves.  What is in the pipe and what this end

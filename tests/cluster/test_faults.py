@@ -37,14 +37,18 @@ class Faults(Beats):
             self.assertTrue(r.out == numbers(1, 2000) + b"the end\n", (where, len(r.out)))
 
     def test_a_program_that_ends_while_there_is_no_ssid_is_waited_for(self):
-        running = self.start("n1", "ssi-run", "-o", "@ID@", "sh", "-c", "echo up; sleep 1; exit 33")
-        running.expect("^up$")
-        old = self.ssid_of("n1")
-        script = ("for k in 1 2 3 4 5 6 7 8 9 10 11 12; do kill -9 $(cat /run/ssi/ssid.pid); "
-                  "sleep 0.1; done")
-        self.lab.run("n1", "sh", "-c", script, user="root")
-        self.assertEqual(running.result(30).status, 33)
-        self.await_successor("n1", old)
+        script = ("kill -9 $(cat /run/ssi/ssid.pid); kill $(pgrep -f '[e]xit 33'); sleep 0.3; "
+                  "kill -9 $(cat /run/ssi/ssid.pid)")
+        for node in ["n1", "n2"]:
+            running = self.start("n1", "ssi-run", "-o", "@ID@", "sh", "-c",
+                                 "trap 'exit 33' TERM; echo up; while :; do sleep 0.02; done")
+            running.expect("^up$")
+            r = self.lab.run("n1", "ssi-migrate", str(running.app()), node)
+            self.assertEqual(r.status, 0, r)
+            old = self.ssid_of(node)
+            self.lab.run(node, "sh", "-c", script, user="root")
+            self.assertEqual(running.result(30).status, 33, node)
+            self.await_successor(node, old)
 
     def test_a_moved_child_keeps_its_family_when_ssid_dies_at_home_or_away(self):
         running = self.start("n1", "ssi-run", "-o", "@ID@", f"{PROGRAMS}/family")
@@ -288,6 +292,41 @@ class Faults(Beats):
         self.assertEqual(r.status, 0, r)
         until(lambda: self.lab.run("n1", "cat", "/shared/work/end_of_file").text)
         self.assertEqual(self.lab.where(pid), "n2")
+
+    def test_streams_are_whole_when_ssid_dies_in_the_middle_of_a_move(self):
+        for point in ["migration.frozen", "migration.shipped", "migration.restored",
+                      "migration.committed", "migration.departed"]:
+            running = self.start("n1", "ssi-run", "-o", "@ID@", "sh", "-c",
+                                 f"{PROGRAMS}/count 1500 2000 0; read line; echo $line; exit 7")
+            running.expect("^100$")
+            pid = running.app()
+            for source, target in [("n1", "n2"), ("n2", "n3")]:
+                if self.lab.where(pid) != source:
+                    continue
+                old = self.ssid_of(source)
+                self.arm(source, point, "kill")
+                self.assert_told(self.start("n3", "ssi-migrate", str(pid), target))
+                self.await_successor(source, old)
+                until(lambda p=pid: self.lab.processes().get(p, {}).get("s", "M") != "M")
+            running.write("the end\n")
+            running.expect("^the end$", 30)
+            r = running.result(30)
+            self.assertEqual((r.status, r.err), (7, b""), point)
+            self.assertTrue(r.out == numbers(1, 1500) + b"the end\n", (point, len(r.out)))
+
+    def test_a_child_that_moves_on_leaves_its_parent_the_streams(self):
+        family = self.start("n1", "ssi-run", "-o", "@ID@", "sh", "-c",
+                            f"read line; exec {PROGRAMS}/family")
+        parent = family.app()
+        self.assertEqual(self.lab.run("n1", "ssi-migrate", str(parent), "n2").status, 0)
+        family.write("\n")
+        child = int(family.expect(r"^child (\d+)$")[1])
+        for target in ["n3", "n2", "n3", "n2"]:
+            r = self.lab.run("n1", "ssi-migrate", str(child), target)
+            self.assertEqual(r.status, 0, r)
+            self.assertEqual(self.lab.where(child), target)
+            self.assert_family(family, parent)
+        self.end_family(family, child)
 
     # Power and wires, at a point where ssid of the source waits.
 

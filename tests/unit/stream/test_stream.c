@@ -285,11 +285,12 @@ static void an_end_is_found_by_its_pipe_and_stands_once(void **state)
 
 	flow_open(&f, &nodes[0], &nodes[1]);
 	assert_int_equal(fstat(f.in, &st), 0);
-	assert_int_equal(stream_by_pipe(nodes[0].room, st.st_ino, &info), 0);
+	assert_int_equal(stream_by_pipe(nodes[0].room, st.st_ino, STREAM_READER, &info), 0);
 	assert_int_equal(info.id, f.id);
-	assert_int_equal(info.role, STREAM_READER);
+	assert_int_equal(stream_by_pipe(nodes[0].room, st.st_ino, STREAM_WRITER, &info),
+			 STREAM_E_ABSENT);
 	assert_int_equal(info.peer, 2);
-	assert_int_equal(stream_by_pipe(nodes[1].room, st.st_ino, &info), STREAM_E_ABSENT);
+	assert_int_equal(stream_by_pipe(nodes[1].room, st.st_ino, STREAM_READER, &info), STREAM_E_ABSENT);
 	assert_int_equal(pipe2(p, O_CLOEXEC), 0);
 	assert_int_equal(stream_open(nodes[0].room, f.id, STREAM_READER, 2, p[0], 0, NULL, 0),
 			 -EEXIST);
