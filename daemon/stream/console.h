@@ -16,7 +16,7 @@ struct console;
 int console_new(struct console **ret, struct space *space);
 struct console *console_free(struct console *c);
 
-/* @fd: the program's end of a pipe; @input: it reads it.  Those of applications that have
- * ended make room when there is none: -ENOSPC only if all live. */
+/* @fd: the program's end of a pipe; @input: it reads it.  Those of applications that
+ * have ended make room when there is none: -ENOSPC only if all live. */
 int console_add(struct console *c, pid_t app, int fd, bool input);
 bool console_has(const struct console *c, ino_t pipe, bool *ret_input);
