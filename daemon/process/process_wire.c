@@ -88,8 +88,10 @@ int process_launch_pack(const struct process_launch *l, uint8_t **ret, size_t *r
 
 static char *string_from(const ProtobufCBinaryData *d)
 {
+	if (!d->len)
+		return strdup(""); /* its data may be NULL */
 	/* A NUL inside would cut it: then it is not what was asked for. */
-	if (d->len && memchr(d->data, 0, d->len))
+	if (memchr(d->data, 0, d->len))
 		return NULL;
 	return strndup((const char *)d->data, d->len);
 }
