@@ -3,7 +3,8 @@
  * request is read whole, handed to the handler of its kind, answered by events,
  * and the connection is closed when the final one has been written.
  *
- * Failure modes: too many connections -> refused; a bad length or message -> one
+ * Failure modes: too many connections, of one user or of all -> the one that has said
+ * nothing whole for the longest makes room, else the new one is refused; a bad length or message -> one
  * Failure, closed; a tool that does not read -> its events are bounded, then it is closed;
  * a tool that leaves -> the rooms forget it, what it started goes on.
  */
@@ -199,6 +200,20 @@ static void take_fds(struct control_connection *c, struct msghdr *m)
 	}
 }
 
+/* One user's unfinished requests together.  Small ones are not worth the counting. */
+static bool too_much(const struct control_connection *c)
+{
+	const struct control_connection *other;
+	size_t sum = 0;
+
+	if (c->in.len < CONTROL_UNFINISHED_MAX / CONTROL_USER_MAX)
+		return false;
+	LIST_FOREACH(other, &c->control->connections, entry)
+		if (other->caller.uid == c->caller.uid)
+			sum += other->in.len;
+	return sum > CONTROL_UNFINISHED_MAX;
+}
+
 /* 0: all there was; > 0: the tool has closed; < 0: the connection is broken. */
 static int receive(struct control_connection *c)
 {
@@ -220,9 +235,11 @@ static int receive(struct control_connection *c)
 		if (n == 0)
 			return 1;
 		/* One request a connection: more than it could need is no tool of ours. */
-		if (c->in.len + n > CONTROL_MESSAGE_MAX + sizeof(uint32_t))
+		if (c->busy || c->in.len + n > CONTROL_MESSAGE_MAX + sizeof(uint32_t))
 			return -EMSGSIZE;
 		c->in.len += n;
+		if (too_much(c))
+			return -EMSGSIZE;
 	}
 }
 
@@ -251,8 +268,10 @@ static void look_for_request(struct control_connection *c)
 		c->busy = true;
 		return control_fail(c, RPC_USAGE, "the request is too large (%u bytes)", len);
 	}
-	if (c->in.len >= sizeof(len) + len)
-		serve(c, c->in.data + sizeof(len), len);
+	if (c->in.len < sizeof(len) + len)
+		return;
+	serve(c, c->in.data + sizeof(len), len);
+	buf_fini(&c->in);
 }
 
 static void on_connection(struct env_fd *watch, unsigned events)
@@ -311,6 +330,48 @@ static int connection_new(struct control *control, int owned_fd)
 	return 0;
 }
 
+/* Of @uid, or of all: how many there are, and the one that has been there for the longest
+ * without a whole request. */
+static unsigned count(const struct control *control, const uid_t *uid,
+		      struct control_connection **ret_idle)
+{
+	struct control_connection *c;
+	unsigned n = 0;
+
+	*ret_idle = NULL;
+	LIST_FOREACH(c, &control->connections, entry) {
+		if (uid && c->caller.uid != *uid)
+			continue;
+		n++;
+		if (!c->busy)
+			*ret_idle = c; /* the oldest is the last */
+	}
+	return n;
+}
+
+/* There is one more of @uid now. */
+static void make_room(struct control *control, struct control_connection *new)
+{
+	struct control_connection *idle;
+	nsec_t now = env_now(control->n.env);
+	uid_t uid = new->caller.uid;
+	bool many = uid != 0 && count(control, &uid, &idle) > CONTROL_USER_MAX;
+
+	if (!many && control->n_connections > CONTROL_CONNECTIONS_MAX) {
+		(void)count(control, NULL, &idle);
+		many = true;
+	}
+	if (!many)
+		return;
+	if (!control->complained || now - control->complained > 10 * NSEC_PER_SEC) {
+		control->complained = now;
+		log_warning("control: %u tools are connected, the last by user %u: those that "
+			    "ask nothing make room",
+			    control->n_connections, uid);
+	}
+	connection_close(idle);
+}
+
 static void on_listener(struct env_fd *watch, unsigned events)
 {
 	struct control *control = container_of(watch, struct control, listener);
@@ -319,14 +380,10 @@ static void on_listener(struct env_fd *watch, unsigned events)
 
 	if (fd < 0)
 		return;
-	if (control->n_connections >= CONTROL_CONNECTIONS_MAX) {
-		close_fd(fd);
-		return log_warning("control: %u tools are connected, one more refused",
-				   control->n_connections);
-	}
 	r = connection_new(control, fd);
 	if (r < 0)
-		log_warning("control: a tool was refused: %s", strerror(-r));
+		return log_warning("control: a tool was refused: %s", strerror(-r));
+	make_room(control, LIST_FIRST(&control->connections));
 }
 
 static int listen_at(const char *path, int *ret)

@@ -8,7 +8,9 @@
 
 enum {
 	CONTROL_MESSAGE_MAX = 4 << 20,
-	CONTROL_CONNECTIONS_MAX = 1024,
+	CONTROL_CONNECTIONS_MAX = 4096,
+	CONTROL_USER_MAX = 1024, /* of one user, but root */
+	CONTROL_UNFINISHED_MAX = 64 << 20, /* bytes of one user's requests that are not whole yet */
 	CONTROL_FDS_MAX = 3,
 };
 
@@ -18,6 +20,7 @@ struct control {
 	struct env_fd listener;
 	LIST_HEAD(, control_connection) connections;
 	unsigned n_connections;
+	nsec_t complained; /* of too many */
 };
 
 /* One tool.  Owner of the callbacks of whatever it asked for. */

@@ -425,5 +425,64 @@ except (ConnectionError, TimeoutError) as e:
         self.assert_one(pid)
         self.end(running, pid)
 
+    def test_hostile_tools_are_cut_off_and_others_are_served(self):
+        running, pid = self.beat()
+        tool = r"""
+import array, os, socket, sys, time
+kind, n = sys.argv[1], int(sys.argv[2])
+sockets = []
+try:
+    for _ in range(n):
+        s = socket.socket(socket.AF_UNIX)
+        s.connect("/run/ssi/ssid.sock")
+        s.settimeout(10)
+        sockets.append(s)
+        if kind == "garbage":
+            s.sendall(b"\x40\0\0\0" + os.urandom(64))
+        elif kind == "long":
+            s.sendall(b"\xff\xff\xff\xff" + os.urandom(64))
+        elif kind == "half":
+            s.sendall(b"\0\0\x40\0" + bytes(1 << 16))
+        elif kind == "big":
+            s.sendall(b"\0\0\x40\0" + bytes((4 << 20) - 1))
+        elif kind == "descriptors":
+            fds = array.array("i", [0] * 10)
+            for _ in range(20):
+                s.sendmsg([b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+    print("there", flush=True)
+    end = time.monotonic() + 4
+    while kind == "endless" and time.monotonic() < end:
+        s.sendall(bytes(65536))
+    time.sleep(4 if kind in ("nothing", "half", "descriptors") else 0.1)
+    print("let in", len(sockets))
+except OSError as e:
+    print("broken", len(sockets), e)
+"""
+        ssid = self.ssid_of("n1")
+
+        def descriptors():
+            return int(self.lab.run("n1", "sh", "-c", f"ls /proc/{ssid}/fd | wc -l", user="root").text)
+
+        before = descriptors()
+        for kind, n in [("garbage", 200), ("long", 200), ("endless", 1), ("half", 150), ("big", 40),
+                        ("descriptors", 20), ("nothing", 3000)]:
+            stranger = self.start("n1", "sh", "-c", 'ulimit -n 4096; exec python3 -c "$@"', "sh",
+                                  tool, kind, str(n), user="other")
+            stranger.expect("^(there|broken)", 60)
+            self.assertLess(descriptors(), before + 1500, kind)
+            r = self.lab.run("n1", "ssi-migrate", "-n", str(pid), "n2", timeout=20)
+            print(f"# {kind}: {descriptors()} descriptors, {r.err.decode().strip()}", flush=True)
+            self.assertEqual(r.status, 0, (kind, r))
+            r = stranger.result(40)
+            self.assertRegex(r.text, r"(let in|broken) \d+", (kind, r))
+            print(f"# {r.text.split()}", flush=True)
+            until(lambda: descriptors() < before + 20, 20, lambda k=kind: f"{k}: {descriptors()}, {before}")
+        self.assertEqual(self.ssid_of("n1"), ssid)
+        status = self.lab.run("n1", "cat", f"/proc/{ssid}/status").text
+        print("# " + re.search(r"VmHWM:\s+\d+", status)[0])
+        self.assertLess(int(re.search(r"VmHWM:\s+(\d+)", status)[1]), 160 << 10)
+        self.assertLess(self.lab.logs("n1", fresh=True).count("control:"), 60)
+        self.end(running, pid)
+
 
 lab.main()
