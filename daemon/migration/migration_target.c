@@ -76,7 +76,11 @@ struct migration_target {
 	struct process_arrival *arrival;
 	struct space_group *group;
 	struct criu_run *run;
-	struct rpc_call *call; /* the ASK, then the RESTORE to be answered */
+	bool in_place, stands;		 /* of the root; the tree is restored */
+	struct process_pending *pending; /* what the images held */
+	struct process_departure *back;	 /* into the shadow that it was */
+	struct rpc_call *aborted;	 /* the ABORT, answered when it is done */
+	struct rpc_call *call;		 /* the ASK, then the RESTORE to be answered */
 	struct env_work work;
 	bool working;
 	int work_result;
@@ -95,6 +99,7 @@ static void target_free(struct migration_target *t)
 	inventory_free(t->saved);
 	inventory_free(t->restored);
 	tree_pipes_free(t->pipes);
+	process_pending_free(t->pending);
 	space_group_close(t->group);
 	free(t->members);
 	free(t->difference);
@@ -159,10 +164,14 @@ static void on_undo_work(struct env_work *work)
 
 static void undone(struct migration_target *t)
 {
+	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
+
 	if (t->arrival)
 		process_arrive_end(t->arrival, false);
 	if (t->call)
 		rpc_fail(t->call, t->outcome.status, "%s", t->outcome.text);
+	if (t->aborted)
+		rpc_reply(t->aborted, &reply.base, RPC_NO_BULK);
 	log_notice("process %d: did not arrive: %s", t->root, t->outcome.text);
 	(void)journal(t, MIGRATION_STEP_NONE);
 	sm_move(&t->sm, GONE);
@@ -178,6 +187,41 @@ static void on_undone(struct env_work *work)
 	undone(t);
 }
 
+/* A child that came home: its parent is not to see it die, so it turns back. */
+
+static void on_back_work(struct env_work *work)
+{
+	struct migration_target *t = container_of(work, struct migration_target, work);
+
+	t->work_result = process_depart_work(t->back);
+}
+
+static void on_back(struct env_work *work)
+{
+	struct migration_target *t = container_of(work, struct migration_target, work);
+
+	if (t->work_result != 0)
+		log_error("process %d: its shadow does not stand again: %s", t->root,
+			  strerror(-err_fold(t->work_result)));
+	process_depart_end(t->back);
+	undone(t);
+}
+
+/* False: it cannot. */
+static bool turn_back(struct migration_target *t)
+{
+	if (!t->stands || !t->in_place ||
+	    process_arrive_back(t->arrival, t->group, &t->back) != 0)
+		return false;
+	process_depart_pending(t->back, TAKE(t->pending));
+	t->work = (struct env_work){.work = on_back_work, .done = on_back};
+	if (env_work(t->room->n.env, &t->work) == 0)
+		return true;
+	on_back_work(&t->work);
+	on_back(&t->work);
+	return true;
+}
+
 /* Kill what stands, put the shadows back, forget. */
 static void undo(struct migration_target *t)
 {
@@ -187,7 +231,7 @@ static void undo(struct migration_target *t)
 			criu_cancel(t->run);
 	}
 	/* Both call back here. */
-	if (t->run || t->working)
+	if (t->run || t->working || turn_back(t))
 		return;
 	t->work = (struct env_work){.work = on_undo_work, .done = on_undone};
 	if (env_work(t->room->n.env, &t->work) == 0)
@@ -368,6 +412,9 @@ static void on_compare_work(struct env_work *work)
 
 	t->work_result = inventory_take(&t->restored, space, t->root);
 	if (t->work_result == 0)
+		t->work_result =
+			process_pending_read(t->members, t->n_members, &t->pending);
+	if (t->work_result == 0)
 		t->work_result = inventory_compare(t->saved, t->restored, space, false,
 						   &t->difference);
 }
@@ -401,6 +448,7 @@ static void on_restored(void *owner, bool ok, const char *text)
 		return undo(t);
 	if (!ok)
 		return fail(t, RPC_FAILED, "it cannot be restored there: %s", text);
+	t->stands = true;
 	sm_move(&t->sm, COMPARING);
 	t->images = image_store_free(t->images);
 	t->work = (struct env_work){.work = on_compare_work, .done = on_compared};
@@ -458,6 +506,7 @@ static int restore(struct migration_target *t)
 				 &spec.in_place, &t->arrival);
 	if (r != 0)
 		return r;
+	t->in_place = spec.in_place;
 	return err_fold(criu_restore(t->room->n.criu, &spec, on_restored, t, &t->run));
 }
 
@@ -532,7 +581,12 @@ void migration_target_on_abort(struct migration_room *m, struct rpc_call *call,
 	if (migration_journal_step(m->journal, q->id, MIGRATION_TARGET) ==
 	    MIGRATION_STEP_COMMITTED)
 		return rpc_fail(call, RPC_CONFLICT, "it runs there already");
-	rpc_reply(call, &reply.base, RPC_NO_BULK);
+	/* Answered when nothing of it stands, so that the next move finds all as it
+	 * was. */
+	if (t && !t->aborted)
+		t->aborted = call;
+	else
+		rpc_reply(call, &reply.base, RPC_NO_BULK);
 	if (t && t->sm.state != UNDOING)
 		fail(t, RPC_FAILED, "the source has given up");
 }

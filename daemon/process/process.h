@@ -193,6 +193,11 @@ int process_arrive_begin(struct process_room *p, const struct process_member *me
 			 size_t n_members, bool *ret_in_place, struct process_arrival **ret);
 /* In place only: the root's shadow execs `criu swrk 3` with @fds as 3, 4, ... */
 int process_arrive_exec(struct process_arrival *a, const char *criu, const int *fds, size_t n_fds);
+/* In place only, when it stands restored and frozen in @group but shall not stay: it becomes
+ * the shadow that it was.  Then process_depart_work(), process_depart_end() and
+ * process_arrive_end(false). */
+int process_arrive_back(struct process_arrival *a, struct space_group *group,
+			struct process_departure **ret);
 void process_arrive_end(struct process_arrival *a, bool ok);
 /* A predecessor's arrival that ended well, but of which there may be no records yet. */
 int process_arrive_adopt(struct process_room *p, const struct process_member *members,

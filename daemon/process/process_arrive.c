@@ -9,7 +9,9 @@
  *
  * Failure modes: a PID is in use -> TAKEN, nothing was changed; the restore
  * failed -> shadows stand again, the root's as a child of ssi-init, and what they had
- * taken from the kernel is sent on to where the process still is.
+ * taken from the kernel is sent on to where the process still is; a root that was
+ * restored in place and shall not stay after all becomes a shadow as one that leaves
+ * does.
  */
 #include "process_internal.h"
 
@@ -31,6 +33,7 @@ struct process_arrival {
 	struct process_room *room;
 	TAILQ_HEAD(, left) left;
 	bool in_place;
+	bool back; /* restored, and shadows again */
 	size_t n;
 	struct {
 		struct process_member member;
@@ -194,6 +197,33 @@ int process_arrive_exec(struct process_arrival *a, const char *criu, const int *
 
 /* -- The end -- */
 
+int process_arrive_back(struct process_arrival *a, struct space_group *group,
+			struct process_departure **ret)
+{
+	_cleanup_free_ struct process_member *members = calloc(a->n, sizeof(*members));
+	node_id place = NODE_NONE;
+	int r;
+
+	if (!members)
+		return err_origin(-ENOMEM);
+	for (size_t i = 0; i < a->n; i++) {
+		const struct process_entry *e =
+			process_table_find(a->room->table, a->of[i].member.pid);
+
+		members[i] = a->of[i].member;
+		if (!e || e->record.state != PROCESS_AWAY)
+			continue; /* its home is elsewhere: nothing of it stays */
+		members[i].generation = e->record.generation;
+		if (i == 0)
+			place = e->record.place;
+	}
+	if (place == NODE_NONE)
+		return err_origin(-ESRCH);
+	r = process_depart_begin(a->room, members, a->n, group, place, ret);
+	a->back = r == 0;
+	return r;
+}
+
 static void stands_here(struct process_arrival *a, const struct process_member *m)
 {
 	struct process_room *p = a->room;
@@ -233,6 +263,10 @@ static void stands_away(struct process_arrival *a, size_t i)
 
 	if (!process_table_find(p->table, m->pid))
 		return;
+	if (a->back) {
+		trace_seize(p, m->pid);
+		return;
+	}
 	if (i == 0 && a->in_place && room_is_shadow(p, m->pid) &&
 	    shadow_stands(p, m->pid)) {
 		set_moving(p, m->pid, false);
@@ -254,7 +288,7 @@ void process_arrive_end(struct process_arrival *a, bool ok)
 {
 	struct left *l;
 
-	if (!ok)
+	if (!ok && !a->back)
 		(void)wait_gone(a);
 	for (size_t i = 0; i < a->n; i++) {
 		if (ok)

@@ -87,8 +87,12 @@ static int prepare(struct process_departure *d, struct leaving *l, node_id to)
 					     .state = PROCESS_AWAY,
 					     .uid = m->uid,
 					     .moving = true}};
+	const struct process_entry *found = process_table_find(p->table, m->pid);
 	int r;
 
+	/* Not a new move: repeated after a restart of ssid, or come home in vain. */
+	if (found && found->record.generation == m->generation)
+		e.sequence = found->sequence;
 	l->guest = home != NODE_NONE && home != room_self(p);
 	if (l->guest) {
 		guest_forget(p, m->pid);

@@ -40,6 +40,8 @@ struct shadow {
 	struct wire_signal sending; /* valid while `busy` */
 	bool busy, queued; /* a call is under way; it is about the first of the queue */
 	bool killed, told_stop;
+	uint64_t
+		base; /* of its numbers: a program that was executed anew begins at 1 */
 	struct shadow_report queue[SHADOW_JOURNAL];
 	size_t first, n;
 	UT_hash_handle hh;
@@ -90,7 +92,7 @@ static int send_command(struct shadow *s, const struct shadow_command *c,
 
 static void acknowledge(struct shadow *s, uint64_t sequence)
 {
-	struct shadow_command c = {.verb = SHADOW_ACK, .sequence = sequence};
+	struct shadow_command c = {.verb = SHADOW_ACK, .sequence = sequence - s->base};
 
 	(void)send_command(s, &c, NULL, 0); /* lost: acknowledged by a later one */
 }
@@ -214,13 +216,17 @@ static void on_signal(struct shadow *s, const struct shadow_report *r)
 	forward(s);
 }
 
-static void on_report(struct shadow *s, const struct shadow_report *r)
+static void on_report(struct shadow *s, struct shadow_report *r)
 {
+	const struct process_entry *e = process_table_find(s->room->table, s->pid);
+
+	r->sequence += s->base;
 	switch (r->kind) {
 	case SHADOW_SIGNAL:
 		on_signal(s, r);
 		break;
 	case SHADOW_HELLO:
+		s->base = e ? e->sequence : 0;
 		trace_seize(s->room, s->pid);
 		if (!r->value)
 			log_notice("process %d has no_new_privs: it cannot come home "
@@ -304,6 +310,7 @@ static int add(struct process_room *p, pid_t pid, int owned_fd)
 		(void)close(s->watch.fd);
 	}
 	s->n = 0;
+	s->base = 0;
 	s->killed = s->told_stop = false;
 	s->watch.fd = owned_fd;
 	r = owned_fd < 0 ? 0 : env_watch(p->env, &s->watch, ENV_READ);
@@ -450,7 +457,7 @@ void shadow_fold(struct process_room *p, pid_t pid, shadow_left_cb left, void *o
 	while (s->watch.fd >= 0 &&
 	       recv(s->watch.fd, &r, sizeof(r), MSG_DONTWAIT) == sizeof(r))
 		if (r.kind == SHADOW_SIGNAL)
-			on_signal(s, &r);
+			on_report(s, &r);
 	for (; s->n; s->n--, s->first = (s->first + 1) % SHADOW_JOURNAL) {
 		if (is_our_own(s, &s->queue[s->first]))
 			continue;
