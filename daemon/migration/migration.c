@@ -208,7 +208,8 @@ static void resume(struct migration_room *m, bool decided)
 	for (size_t i = 0; i < n; i++) {
 		const struct migration_entry *e = &entries[i];
 
-		if ((e->step != MIGRATION_STEP_OPEN) == decided)
+		if ((e->side == MIGRATION_SOURCE && e->step == MIGRATION_STEP_OPEN) !=
+		    decided)
 			resume_one(m, e);
 		else if (!decided && e->side == MIGRATION_SOURCE)
 			(void)process_hold(m->n.process, e->root);

@@ -18,6 +18,7 @@
 #include "fault.h"
 #include "log.h"
 #include "manifest.h"
+#include "shadow_protocol.h"
 #include "sm.h"
 #include "space_group.h"
 
@@ -48,6 +49,10 @@ static const struct sm_state states[] = {
 	[UNDOING] = {"undoing", SM_TO(GONE)},
 	[GONE] = {"gone", 0},
 };
+
+/* A restore in place takes the pipes, criu's socket and the shadow's program along. */
+static_assert(TREE_PIPES_MAX + 2 <= SHADOW_FDS_MAX,
+	      "more pipes than a shadow passes on");
 
 static const nsec_t IDLE_MAX = 60 * NSEC_PER_SEC;
 static const nsec_t KILL_MAX = 5 * NSEC_PER_SEC;
@@ -666,6 +671,24 @@ static void adopt(struct migration_room *m, const struct migration_entry *e)
 	inventory_free(i);
 }
 
+/* What stands in the places of our shadows becomes shadows again. */
+static void send_back(struct migration_room *m, const struct migration_entry *e,
+		      struct space_group *group)
+{
+	_cleanup_free_ struct process_member *members = NULL;
+	struct inventory *i = NULL;
+	size_t n = 0;
+	int r = inventory_take(&i, m->n.space, e->root);
+
+	if (r == 0)
+		r = migration_members_of(i, &members, &n);
+	if (r < 0 && r != -ESRCH)
+		log_error("process %d: its half-made copy cannot be looked at: %s",
+			  e->root, strerror(-r));
+	process_arrive_left(m->n.process, e->root, members, n, group);
+	inventory_free(i);
+}
+
 /* A predecessor's arrival that was not committed: nothing of it may live on. */
 void migration_target_resume(struct migration_room *m, const struct migration_entry *e)
 {
@@ -684,6 +707,7 @@ void migration_target_resume(struct migration_room *m, const struct migration_en
 		if (space_group_thaw(group) != 0)
 			log_error("process %d: cannot be thawed", e->root);
 	} else {
+		send_back(m, e, group);
 		if (space_group_kill(group, KILL_MAX) != 0)
 			log_error("process %d: its half-made copy would not die",
 				  e->root);

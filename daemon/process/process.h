@@ -191,7 +191,7 @@ struct process_arrival;
 bool process_arrive_in_place(struct process_room *p, pid_t root);
 int process_arrive_begin(struct process_room *p, const struct process_member *members,
 			 size_t n_members, bool *ret_in_place, struct process_arrival **ret);
-/* In place only: the root's shadow execs `criu swrk 3` with @fds as 3, 4, ... */
+/* In place only: the root's shadow execs `criu --no-default-config swrk 3` with @fds as 3, 4, ... */
 int process_arrive_exec(struct process_arrival *a, const char *criu, const int *fds, size_t n_fds);
 /* In place only, when it stands restored and frozen in @group but shall not stay: it becomes
  * the shadow that it was.  Then process_depart_work(), process_depart_end() and
@@ -199,6 +199,11 @@ int process_arrive_exec(struct process_arrival *a, const char *criu, const int *
 int process_arrive_back(struct process_arrival *a, struct space_group *group,
 			struct process_departure **ret);
 void process_arrive_end(struct process_arrival *a, bool ok);
+/* A predecessor's arrival that did not end: @members, of which there may be none, stand frozen
+ * in @group.  Those whose shadows gave way become shadows again.  Blocks. */
+void process_arrive_left(struct process_room *p, pid_t root,
+			 const struct process_member *members, size_t n_members,
+			 struct space_group *group);
 /* A predecessor's arrival that ended well, but of which there may be no records yet. */
 int process_arrive_adopt(struct process_room *p, const struct process_member *members,
 			 size_t n_members);

@@ -184,7 +184,8 @@ int process_arrive_exec(struct process_arrival *a, const char *criu, const int *
 			size_t n_fds)
 {
 	struct shadow_command c = {.verb = SHADOW_EXEC};
-	static const char rest[] = "swrk\0003"; /* with the last NUL: two arguments */
+	/* With the last NUL: three arguments. */
+	static const char rest[] = "--no-default-config\0swrk\0003";
 	size_t len = strlen(criu) + 1;
 
 	if (!a->in_place || len + sizeof(rest) > sizeof(c.data))
@@ -299,6 +300,55 @@ void process_arrive_end(struct process_arrival *a, bool ok)
 	TAILQ_FOREACH (l, &a->left, entry)
 		signal_forward(a->room, &l->signal);
 	arrival_free(a);
+}
+
+static void depart_left(struct process_room *p, pid_t root,
+			const struct process_member *members, size_t n,
+			struct space_group *group)
+{
+	const struct process_entry *e = process_table_find(p->table, root);
+	_cleanup_free_ struct process_member *back = calloc(n, sizeof(*back));
+	struct process_departure *d;
+
+	if (!back || !e || e->record.state != PROCESS_AWAY || n == 0)
+		return;
+	for (size_t i = 0; i < n; i++) {
+		const struct process_entry *of =
+			process_table_find(p->table, members[i].pid);
+
+		back[i] = members[i];
+		back[i].app = of ? of->record.app : e->record.app;
+		back[i].generation = of ? of->record.generation : e->record.generation;
+	}
+	if (process_depart_begin(p, back, n, group, e->record.place, &d) != 0)
+		return;
+	(void)process_depart_work(d);
+	process_depart_end(d);
+}
+
+void process_arrive_left(struct process_room *p, pid_t root,
+			 const struct process_member *members, size_t n_members,
+			 struct space_group *group)
+{
+	const struct process_entry *e;
+	size_t cursor = 0;
+
+	depart_left(p, root, members, n_members, group);
+	/* Of those that are gone at least the PID is held. */
+	while ((e = process_table_next(p->table, &cursor))) {
+		pid_t pid = e->record.pid;
+		struct process_member m = {
+			.pid = pid, .pgid = pid, .sid = pid, .uid = e->record.uid};
+
+		if (e->record.state != PROCESS_AWAY || !e->record.moving ||
+		    e->record.root != root)
+			continue;
+		(void)space_reap(p->space, pid);
+		if (shadow_spawn(p, &m, SPACE_SPAWN_TRACK) != 0)
+			log_warning("process %d has no shadow here any more PID=%d",
+				    pid, pid);
+		set_moving(p, pid, false);
+	}
 }
 
 int process_arrive_adopt(struct process_room *p, const struct process_member *members,

@@ -204,6 +204,23 @@ class Faults(Beats):
             self.end_family(family, child)
             family.stop()
 
+    def test_ssid_of_the_home_dies_in_a_homecoming_and_the_next_one_works(self):
+        running, pid = self.beat()
+        self.assertEqual(self.lab.run("n1", "ssi-migrate", str(pid), "n2").status, 0)
+        family, parent, child = self.child_away()
+        for back in [pid, child]:
+            old = self.ssid_of("n1")
+            self.arm("n1", "migration.ready", "kill")
+            self.assert_told(self.start("n3", "ssi-migrate", str(back), "n1"))
+            self.await_successor("n1", old)
+            self.assert_family(family, parent)
+            r = self.lab.run("n3", "ssi-migrate", str(back), "n1")
+            self.assertEqual(r.status, 0, r)
+            self.assert_family(family, parent)
+        self.assertEqual(self.assert_one(pid), "n1")
+        self.end(running, pid)
+        self.end_family(family, child)
+
     # Others die in the middle.
 
     def on_first(self, node, program, action):

@@ -500,7 +500,7 @@ static void shadow_with_a_real_parent_becomes_the_restored_process(void **state)
 		0);
 	wait_until(recv(ends[0], text, sizeof(text) - 1, MSG_DONTWAIT) > 0);
 	assert_int_equal(atoi(text), child);
-	assert_true(strstr(text, " 0 0 swrk 3"));
+	assert_true(strstr(text, " 0 0 --no-default-config swrk 3"));
 	process_arrive_end(a, true);
 	assert_false(parent_saw_anything());
 	assert_int_equal(write(ends[0], "\n", 1), 1);
