@@ -316,6 +316,15 @@ static void on_present_work(struct env_work *work)
 	t->work_result = inventory_present(t->saved, t->room->n.space, &t->difference);
 }
 
+/* A criu that was started for nobody will do: see criu_restore(). */
+static bool takes_any_criu(const struct inventory *i)
+{
+	for (size_t k = 0; k < i->n_files; k++)
+		if (i->files[k].type == INVENTORY_PIPE)
+			return false;
+	return i->n_tasks && i->tasks[0].sid == i->tasks[0].pid;
+}
+
 static void on_present(struct env_work *work)
 {
 	struct migration_target *t = container_of(work, struct migration_target, work);
@@ -329,10 +338,10 @@ static void on_present(struct env_work *work)
 	if (t->work_result < 0)
 		return fail(t, RPC_FAILED, "its files cannot be looked for there: %s",
 			    why(t->work_result));
-	/* The forecast has done its work: what is restored is compared with the frozen
-	 * tree. */
+	/* The forecast has done its work: what is restored is compared with the frozen tree. */
+	if (takes_any_criu(t->saved))
+		criu_warm(t->room->n.criu);
 	t->saved = inventory_free(t->saved);
-	criu_warm(t->room->n.criu);
 	sm_move(&t->sm, RECEIVING);
 	alive(t);
 	rpc_reply(t->call, &reply.base, RPC_NO_BULK);
