@@ -114,7 +114,7 @@ static void on_turn(struct env_timer *turn)
 		return;
 	if (r != 0)
 		return problem(f, r == IMAGE_E_FULL
-					  ? "no room for its images"
+					  ? IMAGE_NO_ROOM
 					  : "its images could not be passed on");
 	if (f->over) {
 		criu_files_stop(f);

@@ -26,6 +26,8 @@ static const struct {
 } sayings[] = {
 	{ "is not a session leader", "it leads no session, and was not dumped as such" },
 	{ "send_fds failed (-22)", "it uses io_uring, which cannot be saved" },
+	{ "Can't get rlimit", "its limits can be read only with CAP_SYS_RESOURCE, or by a patched "
+			      "criu: see ssi doctor" },
 	{ "Resource temporarily unavailable", "no more processes are allowed (pids.max)" },
 	{ "Unable to connect to image streamer", "criu could not reach ssid for its images" },
 };
