@@ -357,7 +357,7 @@ class Faults(Beats):
         until(lambda: ") T " in self.lab.run("n1", "cat", f"/proc/{ssid}/stat").text, 20,
               lambda: f"the move did not come to {point}")
         action()
-        self.lab.run("n1", "kill", "-CONT", ssid, user="root", check=True)
+        self.lab.run("n1", "kill", "-CONT", ssid, user="root")
         return tool
 
     def test_the_target_loses_power_before_the_commit(self):
@@ -392,6 +392,39 @@ class Faults(Beats):
             self.lab.command("heal")
             self.assert_told(tool)
             self.lab.settle()
+            self.assert_one(pid)
+            self.end(running, pid)
+
+    # Two at once.
+
+    def test_both_ssids_die_in_one_move(self):
+        for source, target in [("migration.restored", "migration.ready"),
+                               ("migration.committed", "migration.commit_taken"),
+                               ("migration.departed", "migration.commit_taken")]:
+            running, pid = self.beat()
+            old = {node: self.ssid_of(node) for node in ["n1", "n2"]}
+            self.arm("n1", source, "kill")
+            self.arm("n2", target, "kill")
+            r = self.assert_told(self.start("n3", "ssi-migrate", str(pid), "n2"))
+            # One that died first may have kept the other from its point.
+            self.lab.settle()
+            at = self.assert_one(pid)
+            died = [node for node in old if self.ssid_of(node) != old[node]]
+            print(f"# {source}, {target}: {died} died, {r.status} {r.err.decode().strip()}, "
+                  f"lives on {at}", flush=True)
+            self.assertTrue(died)
+            self.end(running, pid)
+
+    def test_ssid_of_the_source_dies_while_the_link_is_cut(self):
+        for point in ["migration.frozen", "migration.restored"]:
+            running, pid = self.beat()
+            old = self.ssid_of("n1")
+            tool = self.in_the_middle(pid, point, lambda: (
+                self.lab.command("cut", "n1", "n2"), self.lab.kill_ssid("n1")))
+            time.sleep(1)
+            self.lab.command("heal")
+            self.assert_told(tool)
+            self.await_successor("n1", old)
             self.assert_one(pid)
             self.end(running, pid)
 
