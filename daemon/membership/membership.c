@@ -28,6 +28,7 @@ enum {
 
 static void on_renew_timer(struct env_timer *timer);
 static void on_lease_timer(struct env_timer *timer);
+static int tell_rpc(struct membership *m, const struct membership_view *view);
 
 DEFINE_CLEANUP(struct membership, membership_free)
 
@@ -78,7 +79,9 @@ int membership_new(struct membership **ret, const struct env *env, const struct 
 	if (!r && m->config.self == m->config.leader)
 		r = membership_leader_new(m);
 	if (!r)
-		r = rpc_set_view(rpc, 0, &leader, 1);
+		r = membership_known_load(m);
+	if (!r)
+		r = m->map ? tell_rpc(m, m->map->view) : rpc_set_view(rpc, 0, &leader, 1);
 	if (!r)
 		r = env_arm(env, &m->lease_timer, m->config.lease);
 	if (!r)
@@ -97,6 +100,7 @@ struct membership *membership_free(struct membership *m)
 		return NULL;
 	env_disarm(m->env, &m->renew_timer);
 	env_disarm(m->env, &m->lease_timer);
+	env_disarm(m->env, &m->known_timer);
 	if (m->renewing)
 		rpc_cancel(m->rpc, m->renewing);
 	if (m->wanting)
@@ -151,6 +155,13 @@ static void announce_blocks(struct membership *m, const struct membership_map *o
 	}
 }
 
+void membership_announce(struct membership *m, const struct membership_map *old)
+{
+	env_disarm(m->env, &m->known_timer);
+	m->events->on_view(m->owner, m->map->view);
+	announce_blocks(m, old);
+}
+
 void membership_take_view(struct membership *m, struct membership_map *owned_map)
 {
 	_cleanup_(membership_map_freep) struct membership_map *map = owned_map, *old = NULL;
@@ -168,8 +179,8 @@ void membership_take_view(struct membership *m, struct membership_map *owned_map
 	m->map = TAKE(map);
 	log_info("view %llu: %zu members", (unsigned long long)m->map->view->epoch,
 		 m->map->view->n_nodes);
-	m->events->on_view(m->owner, m->map->view);
-	announce_blocks(m, old);
+	membership_known_save(m);
+	membership_announce(m, m->known_timer.due ? NULL : old);
 }
 
 /* The one place where the lease changes. */

@@ -63,6 +63,7 @@ struct membership {
 	nsec_t lease_until;	    /* by this node's clock; 0: none */
 	nsec_t sent_at;		    /* the renewal that is under way */
 	struct env_timer renew_timer, lease_timer, leave_timer;
+	struct env_timer known_timer; /* armed: the map was not told yet */
 	struct rpc_request *renewing, *wanting, *leaving;
 	void (*left)(void *owner); /* not NULL: leaving */
 	void *left_owner;
@@ -73,11 +74,17 @@ struct membership {
 
 /* @owned_map is a newer view, or is dropped. */
 void membership_take_view(struct membership *m, struct membership_map *owned_map);
+/* Tell the owner of our map; @old: what it was told before, or NULL. */
+void membership_announce(struct membership *m, const struct membership_map *old);
 /* @renewed is NULL unless RPC_OK. */
 void membership_on_renewed(struct membership *m, enum rpc_status status, const char *text,
 			   const struct membership_renewed *renewed);
 void membership_on_wanted(struct membership *m, enum rpc_status status, const char *text);
 void membership_on_left(struct membership *m, enum rpc_status status, const char *text);
+
+/* membership_known.c */
+int membership_known_load(struct membership *m);
+void membership_known_save(struct membership *m);
 
 /* What the leader waits for to be durable; embedded in the request that waits. */
 struct membership_change {
