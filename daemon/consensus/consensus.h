@@ -32,8 +32,10 @@ enum {
 	CONSENSUS_E_STUCK, /* the new server does not catch up */
 };
 
+enum { CONSENSUS_COMMAND_MAX = 256 << 10 };
+
 enum consensus_role {
-	CONSENSUS_NONE,    /* no server */
+	CONSENSUS_NONE,    /* no server; among the servers: about to become one */
 	CONSENSUS_STANDBY, /* has the log, no vote */
 	CONSENSUS_VOTER,
 };
@@ -44,6 +46,8 @@ struct consensus_server {
 	enum consensus_role role;
 };
 
+/* None of them may free the room.  apply, snapshot and restore may also come during
+ * consensus_new(); the others are told when the loop turns. */
 struct consensus_events {
 	/* Committed, in order; each once in the life of this room, which begins with restore()
 	 * of the last snapshot, if there is one, and all that follows it. */
@@ -85,18 +89,21 @@ node_id consensus_leader(const struct consensus *c);
 uint64_t consensus_term(const struct consensus *c);
 /* The servers, as committed, by node; valid until the next on_servers. */
 const struct consensus_server *consensus_servers(const struct consensus *c, size_t *ret_n);
-/* Leader: has this server answered within the last election timeout? */
-bool consensus_hears(const struct consensus *c, node_id node);
+/* Leader: the latest moment (env_now()) of which it is known that a majority of the voters
+ * still followed this node then: what they have answered was sent at that moment or later. */
+nsec_t consensus_followed_at(const struct consensus *c);
 
 /* @result: 0, committed and applied here; CONSENSUS_E_LOST; or -errno and nothing was
  * proposed.  Later, never inline. */
 typedef void (*consensus_done_cb)(void *owner, int result);
 
-/* Leader.  @command is copied.  CONSENSUS_E_NOT_LEADER. */
+/* Leader.  @command is copied.  CONSENSUS_E_NOT_LEADER; -EMSGSIZE; -EAGAIN: too many are
+ * under way. */
 int consensus_propose(struct consensus *c, struct iovec command, consensus_done_cb done,
 		      void *owner);
 /* Leader: make @node a server of this role, or none.  A voter is a standby until it has
- * caught up.  CONSENSUS_E_NOT_LEADER, CONSENSUS_E_BUSY; done may say CONSENSUS_E_STUCK. */
+ * caught up.  CONSENSUS_E_NOT_LEADER, CONSENSUS_E_BUSY; -EINVAL: the last voter would be
+ * gone; done may say CONSENSUS_E_STUCK. */
 int consensus_set_role(struct consensus *c, node_id node, const char *address,
 		       enum consensus_role role, consensus_done_cb done, void *owner);
 /* Leader: hand over to @node, NODE_NONE: to whom it may.  done when another leads, or when an

@@ -87,6 +87,7 @@ enum {
 	RPC_ROOM_MIGRATION = 4,
 	RPC_ROOM_CHECKPOINT = 5,
 	RPC_ROOM_CONTROL = 6,
+	RPC_ROOM_CONSENSUS = 7,
 };
 
 int rpc_new(struct rpc **ret, const struct env *env, node_id self);
@@ -103,13 +104,19 @@ int rpc_register(struct rpc *rpc, const struct rpc_method *methods, void *room);
 /*
  * Told by membership on every view: who is in, where, and the epoch.  Calls to
  * nodes that are not in it end with RPC_DOWN, their links are closed; requests
- * from nodes outside of it are refused with RPC_STALE, except to membership.
+ * from nodes outside of it are refused with RPC_STALE, except to membership and
+ * consensus, which make the views.
  */
 struct rpc_peer {
 	node_id node;
 	const char *address;
 };
 int rpc_set_view(struct rpc *rpc, epoch_t epoch, const struct rpc_peer *peers, size_t n_peers);
+/*
+ * Told by consensus: the servers.  Calls to membership and consensus reach them outside of
+ * any view as well, at this address; in a view it is the view's that counts.
+ */
+int rpc_set_servers(struct rpc *rpc, const struct rpc_peer *servers, size_t n_servers);
 
 /*
  * Call @method of @node.  0: done comes exactly once, later, never inline,

@@ -101,8 +101,9 @@ struct rpc_remote {
 	UT_hash_handle hh; /* by ->node */
 	struct rpc *rpc;
 	node_id node;
-	bool in_view, seen; /* seen: rpc_set_view()'s mark */
-	char *address;
+	bool in_view, seen; /* seen: the mark of whoever sets a list */
+	char *address;	      /* in the view */
+	char *server_address; /* NULL: no server */
 	LIST_HEAD(, rpc_link) links;
 	struct rpc_link *link; /* up, the one that requests take */
 	struct rpc_link *opening;
@@ -145,6 +146,12 @@ void rpc_request_end(struct rpc_request *q, enum rpc_status status, const char *
 /* The owner is told now, @q is freed. */
 void rpc_request_done(struct rpc_request *q, const struct rpc_result *result);
 void rpc_request_queue(struct rpc_request *q, struct rpc_request_list *list);
+
+/* Of the rooms that make the views. */
+static inline bool rpc_is_below_views(uint16_t method)
+{
+	return method >> 8 == RPC_ROOM_MEMBERSHIP || method >> 8 == RPC_ROOM_CONSENSUS;
+}
 
 /* rpc_remote.c */
 struct rpc_remote *rpc_remote_get(struct rpc *rpc, node_id node);

@@ -78,7 +78,8 @@ int rpc_link_open(struct rpc_remote *remote)
 
 	if (!link)
 		return err_origin(-ENOMEM);
-	r = t->ops->connect(t->impl, remote->node, remote->address, &tl);
+	r = t->ops->connect(t->impl, remote->node,
+			    remote->in_view ? remote->address : remote->server_address, &tl);
 	if (r) {
 		(void)rpc_link_free(link);
 		return err_fold(r);

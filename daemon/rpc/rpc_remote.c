@@ -9,7 +9,8 @@
  * open one at the same time -> requests take the one that the lower id opened,
  * the other is closed when it has no work left.  A second link long after the
  * first, or from the same opener, means that the peer has lost the first.  A
- * node leaves the view -> its requests end, its links are closed.
+ * node leaves the view -> its requests end, its links are closed; those of a server
+ * stay, since the rooms below views talk to it on them.
  */
 #include "rpc_internal.h"
 
@@ -50,12 +51,13 @@ static void remote_free(struct rpc_remote *remote)
 {
 	HASH_DEL(remote->rpc->remotes, remote);
 	free(remote->address);
+	free(remote->server_address);
 	free(remote);
 }
 
 static void remote_free_unused(struct rpc_remote *remote)
 {
-	if (!remote->in_view && LIST_EMPTY(&remote->links) && !remote->n_calls &&
+	if (!remote->in_view && !remote->server_address && LIST_EMPTY(&remote->links) && !remote->n_calls &&
 	    TAILQ_EMPTY(&remote->waiting))
 		remote_free(remote);
 }
@@ -141,7 +143,8 @@ void rpc_remote_submit(struct rpc_request *q)
 	struct rpc_remote *remote = remote_find(rpc, q->node);
 	size_t len = q->message_len + q->bulk_len;
 
-	if (!remote || !remote->in_view) {
+	if (!remote || !(remote->in_view ||
+			 (remote->server_address && rpc_is_below_views(q->method->id)))) {
 		rpc_request_end(q, RPC_DOWN, "node %u is not in view %llu", q->node,
 				(unsigned long long)rpc->epoch);
 		return;
@@ -179,8 +182,23 @@ static void leave_view(struct rpc_remote *remote)
 	rpc_remote_fail(remote, "it is no longer in the view");
 	LIST_FOREACH(link, &remote->links, in) {
 		rpc_link_fail(link, "it is no longer in the view");
-		rpc_link_close(link, "the node is no longer in the view");
+		if (!remote->server_address)
+			rpc_link_close(link, "the node is no longer in the view");
 	}
+}
+
+static int set_address(char **address, const char *wanted)
+{
+	char *copy;
+
+	if (*address && !strcmp(*address, wanted))
+		return 0;
+	copy = strdup(wanted);
+	if (!copy)
+		return err_origin(-ENOMEM);
+	free(*address);
+	*address = copy;
+	return 0;
 }
 
 /* All that can fail, before anything changes. */
@@ -188,20 +206,16 @@ static int view_prepare(struct rpc *rpc, const struct rpc_peer *peers, size_t n_
 {
 	for (size_t i = 0; i < n_peers; i++) {
 		struct rpc_remote *remote;
-		char *address;
+		int r;
 
 		if (peers[i].node == rpc->self)
 			continue;
 		remote = rpc_remote_get(rpc, peers[i].node);
 		if (!remote)
 			return err_origin(-ENOMEM);
-		if (remote->address && !strcmp(remote->address, peers[i].address))
-			continue;
-		address = strdup(peers[i].address);
-		if (!address)
-			return err_origin(-ENOMEM);
-		free(remote->address);
-		remote->address = address;
+		r = set_address(&remote->address, peers[i].address);
+		if (r)
+			return r;
 	}
 	return 0;
 }
@@ -226,6 +240,46 @@ int rpc_set_view(struct rpc *rpc, epoch_t epoch, const struct rpc_peer *peers, s
 		else if (remote->in_view)
 			leave_view(remote);
 	}
+	return 0;
+}
+
+/* A server no more: outside of the view it is nobody. */
+static void leave_servers(struct rpc_remote *remote)
+{
+	struct rpc_link *link;
+
+	free(TAKE(remote->server_address));
+	if (remote->in_view)
+		return;
+	rpc_remote_fail(remote, "it is no longer a server");
+	LIST_FOREACH(link, &remote->links, in) {
+		rpc_link_fail(link, "it is no longer a server");
+		rpc_link_close(link, "the node is no longer a server");
+	}
+}
+
+int rpc_set_servers(struct rpc *rpc, const struct rpc_peer *servers, size_t n_servers)
+{
+	struct rpc_remote *remote, *next;
+
+	HASH_ITER(hh, rpc->remotes, remote, next)
+		remote->seen = false;
+	for (size_t i = 0; i < n_servers; i++) {
+		int r;
+
+		if (servers[i].node == rpc->self)
+			continue;
+		remote = rpc_remote_get(rpc, servers[i].node);
+		if (!remote)
+			return err_origin(-ENOMEM);
+		r = set_address(&remote->server_address, servers[i].address);
+		if (r)
+			return r;
+		remote->seen = true;
+	}
+	HASH_ITER(hh, rpc->remotes, remote, next)
+		if (!remote->seen && remote->server_address)
+			leave_servers(remote);
 	return 0;
 }
 

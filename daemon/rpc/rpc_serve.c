@@ -5,7 +5,7 @@
  * or later; the reply goes back on the link that the request came from.
  *
  * Failure modes: sent in an older view, or by a node outside of ours ->
- * RPC_STALE (membership alone hears everybody).  Too many of one node are being
+ * RPC_STALE (membership and consensus alone hear everybody).  Too many of one node are being
  * answered -> RPC_CONFLICT at once, nothing is kept.  The link went down before
  * the reply -> the reply is dropped, the caller has been told RPC_DOWN.
  */
@@ -51,7 +51,7 @@ static enum rpc_status admit(struct rpc_link *link, const struct transport_frame
 			       rpc->self, RPC_MAX_CALLS);
 		return RPC_CONFLICT;
 	}
-	if (frame->method >> 8 == RPC_ROOM_MEMBERSHIP)
+	if (rpc_is_below_views(frame->method))
 		return RPC_OK;
 	if (!link->remote->in_view) {
 		(void)snprintf(text, RPC_TEXT_MAX, "node %u is not in view %llu of node %u",

@@ -35,6 +35,11 @@ struct store_ops {
 	/* Copies the changes.  Batches become durable in the order of the calls. */
 	int (*apply)(void *impl, const struct store_change *changes, size_t n_changes,
 		     store_done_cb done, void *owner);
+	/* As apply(), durable on return; blocks the loop for the sync.  For the few bytes
+	 * that must stand before the next message leaves, and whose user cannot wait for
+	 * a callback (a term, a vote).  Batches that are under way may become durable
+	 * before it or after it. */
+	int (*apply_now)(void *impl, const struct store_change *changes, size_t n_changes);
 };
 
 struct store {

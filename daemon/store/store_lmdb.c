@@ -2,7 +2,7 @@
  * Happy path: apply() copies the changes and queues the batch.  A worker takes all
  * that wait at once, in order, in one transaction, which is one sync of the disk for
  * all of them; done tells each.  Reads see what has been committed: a batch is not
- * visible before its done.
+ * visible before its done.  apply_now() is a transaction of its own, on the loop.
  *
  * Failure modes: the transaction fails (a full disk, a failing one) -> each batch is
  * tried by itself, so that only those fail which must; what stood before stands.
@@ -285,7 +285,25 @@ static int on_apply(void *impl, const struct store_change *changes, size_t n_cha
 	return r;
 }
 
-static const struct store_ops ops = {on_get, on_each, on_apply};
+/* The worker may be writing: LMDB lets one writer in at a time. */
+static int on_apply_now(void *impl, const struct store_change *changes, size_t n_changes)
+{
+	struct store_lmdb *s = impl;
+	struct batch *b;
+	int r;
+
+	for (size_t i = 0; i < n_changes; i++)
+		if (!is_key(changes[i].key))
+			return err_origin(-EINVAL);
+	b = batch_new(changes, n_changes);
+	if (!b)
+		return err_origin(-ENOMEM);
+	r = write_some(s, b, NULL);
+	free(b);
+	return r;
+}
+
+static const struct store_ops ops = {on_get, on_each, on_apply, on_apply_now};
 
 static int open_lmdb(struct store_lmdb *s, const char *path, size_t limit)
 {

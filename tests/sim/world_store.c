@@ -135,7 +135,19 @@ static int op_apply(void *impl, const struct store_change *changes, size_t n_cha
 	return 0;
 }
 
-const struct store_ops world_store_ops = { op_get, op_each, op_apply };
+static int op_apply_now(void *impl, const struct store_change *changes, size_t n_changes)
+{
+	struct world_machine *m = impl;
+
+	assert(m->running);
+	for (size_t i = 0; i < n_changes && !m->disk_full; i++)
+		change(m, &changes[i]);
+	world_note(m->w, m->slot, "%zu changes %s at once", n_changes,
+		   m->disk_full ? "fail" : "are durable");
+	return m->disk_full ? -ENOSPC : 0;
+}
+
+const struct store_ops world_store_ops = { op_get, op_each, op_apply, op_apply_now };
 
 /* The first few of the batches under way made it. */
 void world_store_crash(struct world_machine *m)
