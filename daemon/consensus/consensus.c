@@ -131,7 +131,7 @@ static void instance_end(struct consensus *c)
 	c->open = false;
 	raft_close(&c->raft, NULL);
 	c->inside--;
-	c->leading = false;
+	c->leading = c->holds = false;
 	c->term_led = c->barrier_index = 0;
 	c->matched_term = c->matched = 0;
 	env_disarm(c->env, &c->ticker);
@@ -280,7 +280,8 @@ void consensus_leave(struct consensus *c)
 	if (c->open && self && self->role != CONSENSUS_NONE && !c->ticker.due)
 		(void)env_arm(c->env, &c->ticker, c->config.heartbeat);
 	if (consensus_is_ready(c) != c->told_leading ||
-	    (c->told_leading && c->told_term != c->term_led) || leader_of(c) != c->told_leader)
+	    (c->told_leading && c->told_term != c->term_led) || leader_of(c) != c->told_leader ||
+	    (c->holds && !consensus_is_writing(c)))
 		consensus_turn(c);
 }
 
@@ -477,6 +478,12 @@ static void on_turn(struct env_timer *timer)
 		consensus_enter(c);
 		consensus_sends_tell(c);
 		consensus_leave(c);
+	}
+	if (c->open && c->holds && !consensus_is_writing(c)) {
+		struct raft_message held = c->held;
+
+		c->holds = false;
+		consensus_receive(c, (node_id)held.server_id, NULL, 0, &held);
 	}
 	submit_wanted(c);
 	consensus_change_next(c);

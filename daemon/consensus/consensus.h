@@ -102,8 +102,8 @@ typedef void (*consensus_done_cb)(void *owner, int result);
 int consensus_propose(struct consensus *c, struct iovec command, consensus_done_cb done,
 		      void *owner);
 /* Leader: make @node a server of this role, or none.  A voter is a standby until it has
- * caught up.  CONSENSUS_E_NOT_LEADER, CONSENSUS_E_BUSY; -EINVAL: the last voter would be
- * gone; done may say CONSENSUS_E_STUCK. */
+ * caught up.  CONSENSUS_E_NOT_LEADER, CONSENSUS_E_BUSY; -EINVAL: a leader does not give
+ * up its own vote, it hands over first; done may say CONSENSUS_E_STUCK. */
 int consensus_set_role(struct consensus *c, node_id node, const char *address,
 		       enum consensus_role role, consensus_done_cb done, void *owner);
 /* Leader: hand over to @node, NODE_NONE: to whom it may.  done when another leads, or when an

@@ -4,6 +4,10 @@
  * Happy path: one step of libraft after the other (add as spare, standby, voter; or
  * remove) until the node is what was asked for; each is a commit of its own.
  *
+ * A leader does not touch its own role: it would have to be elected once more by a log that
+ * says that it is no voter, if it dies before that is known to the others, and libraft
+ * elects nobody so.  It hands over first.
+ *
  * Failure modes: leadership is lost -> CONSENSUS_E_LOST, and whoever leads next finds the
  * servers as far as they came.  A standby does not catch up -> CONSENSUS_E_STUCK, it
  * stays a standby.
@@ -68,7 +72,7 @@ void consensus_change_next(struct consensus *c)
 	consensus_enter(c);
 	r = step(c, consensus_servers_find(&c->committed.servers, ch->wanted.node));
 	if (r == -1) {
-		change_end(c, 0); /* also when this node has just removed itself */
+		change_end(c, 0);
 	} else if (r == RAFT_NOTLEADER || ++ch->n_steps > MAX_STEPS) {
 		change_end(c, CONSENSUS_E_LOST);
 	} else if (r == RAFT_CANTCHANGE) {
@@ -80,14 +84,6 @@ void consensus_change_next(struct consensus *c)
 		ch->under_way = true;
 	}
 	consensus_leave(c);
-}
-
-static bool is_last_voter(const struct consensus *c, node_id node)
-{
-	const struct consensus_servers *s = &c->committed.servers;
-	const struct consensus_server *is = consensus_servers_find(s, node);
-
-	return is && is->role == CONSENSUS_VOTER && consensus_servers_n_voters(s) == 1;
 }
 
 static bool is_taken(const struct consensus *c, node_id node, const char *address)
@@ -112,8 +108,8 @@ int consensus_set_role(struct consensus *c, node_id node, const char *address,
 		return CONSENSUS_E_BUSY;
 	if (node == NODE_NONE || role < CONSENSUS_NONE || role > CONSENSUS_VOTER ||
 	    !*address || strlen(address) >= sizeof(wanted.address) ||
-	    (is_last_voter(c, node) &&
-	     (role != CONSENSUS_VOTER || strcmp(is->address, address) != 0)) ||
+	    (node == c->config.self &&
+	     (role != CONSENSUS_VOTER || (is && strcmp(is->address, address) != 0))) ||
 	    (role != CONSENSUS_NONE && is_taken(c, node, address)) ||
 	    (!is && role != CONSENSUS_NONE && c->committed.servers.n == CONSENSUS_MAX_SERVERS))
 		return err_origin(-EINVAL);

@@ -11,11 +11,15 @@
  *    to be the leader's; what an earlier leader left behind counts as the new one's.
  *    An answer says at most what was compared in this term.
  * 5  What it knows of its configuration is late while entries are being written, and it is
- *    never told of them once it is no follower: no election begins meanwhile.
+ *    never told of them once it is no follower: no election begins meanwhile, and the
+ *    leader's wish for one is kept until then.
  * 6  The same entry may come again while it is first written and then truncated, and is
  *    then counted twice: nothing is appended until the store has truncated.
  * 7  Its way back from a configuration: see consensus_servers.c.
- * 8  Entries below the snapshot are taken for new ones: they are committed, and left out.
+ * 8  A standby refuses its vote.  But the entry that makes it a voter is at first in its
+ *    leader's log alone: whoever has that entry needs this vote.  Who has a vote is for
+ *    the candidate's log to say (Ongaro's thesis, 4.1).
+ * 9  Entries below the snapshot are taken for new ones: they are committed, and left out.
  */
 #include "consensus_internal.h"
 
@@ -88,7 +92,7 @@ void consensus_message_fini(struct raft_message *m)
 	}
 }
 
-/* 8 */
+/* 9 */
 static void leave_out_committed(struct consensus *c, struct raft_append_entries *a)
 {
 	const struct raft_log *l = &c->raft.log;
@@ -185,6 +189,26 @@ static bool is_second_vote(const struct consensus *c, const struct raft_request_
 	       v->term == r->current_term && r->voted_for && r->voted_for != v->candidate_id;
 }
 
+/* 8: for this message a voter; who was silent for long is no leader. */
+static void lend_vote(struct consensus *c)
+{
+	struct raft *r = &c->raft;
+
+	if (r->state != RAFT_FOLLOWER)
+		return;
+	for (unsigned i = 0; i < r->configuration.n; i++) {
+		struct raft_server *s = &r->configuration.servers[i];
+
+		if (s->id != r->id || s->role == RAFT_VOTER)
+			continue;
+		c->lent_role = s->role;
+		c->lent = s;
+		s->role = RAFT_VOTER;
+		if (r->io->time(r->io) - r->election_timer_start >= r->election_timeout)
+			r->follower_state.current_leader.id = 0;
+	}
+}
+
 bool consensus_guard_message(struct consensus *c, struct raft_message *m)
 {
 	struct raft *r = &c->raft;
@@ -204,9 +228,13 @@ bool consensus_guard_message(struct consensus *c, struct raft_message *m)
 		break;
 	case RAFT_IO_REQUEST_VOTE:
 		wanted = !is_second_vote(c, &m->request_vote);
+		if (wanted)
+			lend_vote(c);
 		break;
 	case RAFT_IO_TIMEOUT_NOW:
 		wanted = !consensus_is_writing(c) && !is_only_voter(c); /* 5, 1 */
+		c->held = *m;
+		c->holds = !wanted && !is_only_voter(c);
 		break;
 	default:
 		break;
@@ -216,10 +244,13 @@ bool consensus_guard_message(struct consensus *c, struct raft_message *m)
 	return wanted;
 }
 
-/* libraft has taken @m: does its log hold what the leader said? */
+/* libraft has taken @m: its vote is given back; does its log hold what the leader said? */
 void consensus_guard_after(struct consensus *c, const struct raft_message *m, uint64_t last,
 			   uint64_t last_term)
 {
+	if (c->lent)
+		c->lent->role = c->lent_role;
+	c->lent = NULL;
 	if (is_of_leader(m))
 		match(c, m, last, last_term);
 }

@@ -185,6 +185,10 @@ struct consensus {
 	uint64_t matched_term, matched; /* up to it the log is that leader's */
 	uint64_t n_truncating;		/* truncations that wait for the store */
 	nsec_t leader_heard;
+	struct raft_message held; /* RAFT_IO_TIMEOUT_NOW */
+	bool holds;
+	struct raft_server *lent; /* a voter for one message */
+	int lent_role;
 	uint64_t taken_term; /* of the newest AppendRequest that libraft had, ... */
 	nsec_t taken;	     /* ... and when its sender sent it */
 

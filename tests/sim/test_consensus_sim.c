@@ -32,6 +32,7 @@ enum {
 	N_LOG = SNAPSHOT_AFTER + SNAPSHOT_KEEP + 64 + 256,
 };
 
+#define CALM_BEFORE (3 * NSEC_PER_SEC)
 #define CHAOS (20 * NSEC_PER_SEC)
 #define CALM (25 * NSEC_PER_SEC)
 
@@ -249,7 +250,7 @@ static void change_role(struct machine *m)
 {
 	struct sim *s = m->sim;
 	unsigned other = 1 + (unsigned)world_below(s->w, s->n_machines);
-	enum consensus_role role = world_chance(s->w, 600) ? CONSENSUS_VOTER :
+	enum consensus_role role = world_chance(s->w, 750) ? CONSENSUS_VOTER :
 							     (enum consensus_role)world_below(s->w, 2);
 	int r = consensus_set_role(m->c, other, world_address(s->w, other), role, on_changed, m);
 
@@ -416,10 +417,12 @@ static void act(struct sim *s, struct machine *m)
 		return;
 	for (uint64_t i = world_below(s->w, 6); i; i--)
 		propose(m);
-	if (world_chance(s->w, 200))
+	if (world_chance(s->w, world_now(s->w) < CALM_BEFORE ? 500 : 60))
 		change_role(m);
-	if (world_chance(s->w, 30))
+	if (world_chance(s->w, 60))
 		transfer(m);
+	if (world_now(s->w) > CALM_BEFORE && consensus_leads(m->c) && world_chance(s->w, 10))
+		world_crash(s->w, m->slot, world_chance(s->w, 500));
 }
 
 static void on_scenario(void *arg)
@@ -429,7 +432,7 @@ static void on_scenario(void *arg)
 	for (unsigned i = 1; i <= s->n_machines; i++)
 		if (!s->calm)
 			act(s, &s->machines[i]);
-	if (!s->calm)
+	if (!s->calm && world_now(s->w) > CALM_BEFORE)
 		trouble(s);
 	(void)world_at(s->w, NSEC_PER_MSEC * (5 + world_below(s->w, 100)), on_scenario, s);
 }
