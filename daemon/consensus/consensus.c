@@ -7,8 +7,8 @@
  * apply, snapshot and restore is told when the loop turns, with libraft off the stack.
  *
  * Failure modes: the store fails, or libraft gives up -> this instance ends (what was
- * proposed ends with CONSENSUS_E_LOST), and after a while the next reads the store; what
- * the owner has applied already is not applied again.  The store is damaged at the
+ * proposed ends with CONSENSUS_E_LOST), and after a while the next reads the store;
+ * what the owner has applied already is not applied again.  The store is damaged at the
  * start -> -EBADMSG; later -> this node takes no part until it is started again.
  */
 #include "consensus_internal.h"
@@ -28,7 +28,8 @@ bool consensus_is_ready(const struct consensus *c)
 
 static const struct consensus_server *self_of(const struct consensus *c)
 {
-	return consensus_servers_find(&consensus_servers_last(c)->servers, c->config.self);
+	return consensus_servers_find(&consensus_servers_last(c)->servers,
+				      c->config.self);
 }
 
 /* A standby hears of no election: it forgets a silent leader by itself. */
@@ -64,15 +65,16 @@ static int on_apply(struct raft_fsm *fsm, const struct raft_buffer *buf, void **
 	if (index <= c->applied)
 		return 0;
 	c->applied = index;
-	c->events->apply(c->owner, index, (struct iovec){ buf->base, buf->len });
+	c->events->apply(c->owner, index, (struct iovec){buf->base, buf->len});
 	return 0;
 }
 
 /* RAFT_BUSY: not now. */
-static int on_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs)
+static int on_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[],
+		       unsigned *n_bufs)
 {
 	struct consensus *c = fsm->data;
-	struct iovec state = { 0 };
+	struct iovec state = {0};
 	struct raft_buffer *buf;
 
 	/* A later instance: the owner is ahead of it. */
@@ -84,19 +86,21 @@ static int on_snapshot(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigne
 		return RAFT_BUSY;
 	}
 	if (state.iov_len > CONSENSUS_SNAPSHOT_MAX) {
-		log_error("the state of the cluster has %zu bytes, which no message holds",
+		log_error("the state of the cluster has %zu bytes, which no message "
+			  "holds",
 			  state.iov_len);
 		free(state.iov_base);
 		raft_free(buf);
 		return RAFT_BUSY;
 	}
-	*buf = (struct raft_buffer){ state.iov_base, state.iov_len };
+	*buf = (struct raft_buffer){state.iov_base, state.iov_len};
 	*bufs = buf;
 	*n_bufs = 1;
 	return 0;
 }
 
-static int on_snapshot_end(struct raft_fsm *fsm, struct raft_buffer *bufs[], unsigned *n_bufs)
+static int on_snapshot_end(struct raft_fsm *fsm, struct raft_buffer *bufs[],
+			   unsigned *n_bufs)
 {
 	for (unsigned i = 0; i < *n_bufs; i++)
 		free((*bufs)[i].base);
@@ -109,10 +113,12 @@ static int on_restore(struct raft_fsm *fsm, struct raft_buffer *buf)
 	struct consensus *c = fsm->data;
 
 	if (c->restoring > c->applied) {
-		int r = c->events->restore(c->owner, (struct iovec){ buf->base, buf->len });
+		int r = c->events->restore(c->owner,
+					   (struct iovec){buf->base, buf->len});
 
 		if (r < 0) {
-			log_error("the snapshot of entry %" PRIu64 " cannot be restored: %s",
+			log_error("the snapshot of entry %" PRIu64
+				  " cannot be restored: %s",
 				  c->restoring, strerror(-r));
 			return RAFT_CORRUPT;
 		}
@@ -143,17 +149,18 @@ static int instance_begin(struct consensus *c)
 	int rv;
 
 	consensus_io_init(c);
-	c->fsm = (struct raft_fsm){ .version = 2,
-				    .data = c,
-				    .apply = on_apply,
-				    .snapshot = on_snapshot,
-				    .restore = on_restore,
-				    .snapshot_finalize = on_snapshot_end };
-	*r = (struct raft){ 0 };
+	c->fsm = (struct raft_fsm){.version = 2,
+				   .data = c,
+				   .apply = on_apply,
+				   .snapshot = on_snapshot,
+				   .restore = on_restore,
+				   .snapshot_finalize = on_snapshot_end};
+	*r = (struct raft){0};
 	c->broken = false;
 	if (raft_init(r, &c->io, &c->fsm, c->config.self, c->address))
 		return err_origin(-ENOMEM);
-	raft_set_election_timeout(r, (unsigned)(c->config.election_timeout / NSEC_PER_MSEC));
+	raft_set_election_timeout(
+		r, (unsigned)(c->config.election_timeout / NSEC_PER_MSEC));
 	raft_set_heartbeat_timeout(r, (unsigned)(c->config.heartbeat / NSEC_PER_MSEC));
 	raft_set_install_snapshot_timeout(r, CONSENSUS_INSTALL / NSEC_PER_MSEC);
 	raft_set_max_catch_up_round_duration(r, CONSENSUS_CATCH_UP / NSEC_PER_MSEC);
@@ -165,9 +172,9 @@ static int instance_begin(struct consensus *c)
 	c->inside--;
 	if (rv) {
 		instance_end(c);
-		return err_origin(rv == RAFT_CORRUPT ? -EBADMSG :
-				  rv == RAFT_NOMEM   ? -ENOMEM :
-						       -EIO);
+		return err_origin(rv == RAFT_CORRUPT ? -EBADMSG
+				  : rv == RAFT_NOMEM ? -ENOMEM
+						     : -EIO);
 	}
 	c->open = true;
 	consensus_enter(c);
@@ -178,8 +185,8 @@ static int instance_begin(struct consensus *c)
 static void retry_later(struct consensus *c)
 {
 	(void)env_arm(c->env, &c->retry, c->backoff);
-	c->backoff = 2 * c->backoff < CONSENSUS_BACKOFF_MAX ? 2 * c->backoff :
-							      CONSENSUS_BACKOFF_MAX;
+	c->backoff = 2 * c->backoff < CONSENSUS_BACKOFF_MAX ? 2 * c->backoff
+							    : CONSENSUS_BACKOFF_MAX;
 }
 
 static void on_retry(struct env_timer *timer)
@@ -193,7 +200,8 @@ static void on_retry(struct env_timer *timer)
 	}
 	r = instance_begin(c);
 	if (r == -EBADMSG)
-		log_error("this node takes no part in consensus until it is started again");
+		log_error("this node takes no part in consensus until it is started "
+			  "again");
 	else if (r < 0)
 		retry_later(c);
 }
@@ -214,7 +222,8 @@ static void on_barrier(struct raft_barrier *req, int status)
 	free(req);
 }
 
-/* What earlier terms left is committed with it, and never without (consensus_guard.c). */
+/* What earlier terms left is committed with it, and never without (consensus_guard.c).
+ */
 static void propose_barrier(struct consensus *c)
 {
 	struct raft_barrier *req;
@@ -280,8 +289,8 @@ void consensus_leave(struct consensus *c)
 	if (c->open && self && self->role != CONSENSUS_NONE && !c->ticker.due)
 		(void)env_arm(c->env, &c->ticker, c->config.heartbeat);
 	if (consensus_is_ready(c) != c->told_leading ||
-	    (c->told_leading && c->told_term != c->term_led) || leader_of(c) != c->told_leader ||
-	    (c->holds && !consensus_is_writing(c)))
+	    (c->told_leading && c->told_term != c->term_led) ||
+	    leader_of(c) != c->told_leader || (c->holds && !consensus_is_writing(c)))
 		consensus_turn(c);
 }
 
@@ -306,19 +315,21 @@ static void note_sent(struct consensus *c, struct consensus_peer *peer, nsec_t s
 	} else if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT && peer &&
 		   m->append_entries_result.term == c->raft.current_term &&
 		   sent <= env_now(c->env)) {
-		if (peer->followed_term != c->raft.current_term || peer->followed < sent)
+		if (peer->followed_term != c->raft.current_term ||
+		    peer->followed < sent)
 			peer->followed = sent;
 		peer->followed_term = c->raft.current_term;
 	}
 }
 
-void consensus_receive(struct consensus *c, node_id from, const char *address, nsec_t sent,
-		       struct raft_message *m)
+void consensus_receive(struct consensus *c, node_id from, const char *address,
+		       nsec_t sent, struct raft_message *m)
 {
 	struct consensus_peer *peer = consensus_peer(c, from);
 	uint64_t last, last_term;
 
-	if (!peer && address && *address && strlen(address) < sizeof(c->guest.address)) {
+	if (!peer && address && *address &&
+	    strlen(address) < sizeof(c->guest.address)) {
 		c->guest.node = from;
 		memcpy(c->guest.address, address, strlen(address) + 1);
 		consensus_servers_tell_rpc(c);
@@ -351,7 +362,8 @@ static void proposal_end(struct consensus_proposal *p, int result)
 
 static void on_applied(struct raft_apply *req, int status, void *result)
 {
-	struct consensus_proposal *p = container_of(req, struct consensus_proposal, apply);
+	struct consensus_proposal *p =
+		container_of(req, struct consensus_proposal, apply);
 
 	TAILQ_REMOVE(&p->c->proposed, p, in);
 	proposal_end(p, status ? CONSENSUS_E_LOST : 0);
@@ -400,9 +412,10 @@ int consensus_propose(struct consensus *c, struct iovec command, consensus_done_
 	p = calloc(1, sizeof(*p));
 	if (!p)
 		return err_origin(-ENOMEM);
-	*p = (struct consensus_proposal){ .c = c, .done = done, .owner = owner };
+	*p = (struct consensus_proposal){.c = c, .done = done, .owner = owner};
 	c->n_proposals++;
-	p->command = (struct raft_buffer){ raft_malloc(command.iov_len + 1), command.iov_len };
+	p->command =
+		(struct raft_buffer){raft_malloc(command.iov_len + 1), command.iov_len};
 	if (!p->command.base)
 		return err_origin(-ENOMEM);
 	if (command.iov_len)
@@ -457,7 +470,8 @@ static void tell_leading(struct consensus *c)
 {
 	uint64_t term;
 
-	if (c->told_leading && (!consensus_is_ready(c) || c->told_term != c->term_led)) {
+	if (c->told_leading &&
+	    (!consensus_is_ready(c) || c->told_term != c->term_led)) {
 		term = c->told_term;
 		c->told_leading = false;
 		c->events->on_leading(c->owner, false, term);
@@ -516,7 +530,8 @@ uint64_t consensus_term(const struct consensus *c)
 	return c->term;
 }
 
-const struct consensus_server *consensus_servers(const struct consensus *c, size_t *ret_n)
+const struct consensus_server *consensus_servers(const struct consensus *c,
+						 size_t *ret_n)
 {
 	*ret_n = c->known.servers.n;
 	return c->known.servers.of;
@@ -545,9 +560,10 @@ nsec_t consensus_followed_at(const struct consensus *c)
 		for (size_t j = 0; j < c->n_peers; j++)
 			if (c->peers[j].node == s->of[i].node)
 				peer = &c->peers[j];
-		followed[n++] = s->of[i].node == c->config.self ? env_now(c->env) :
-				peer && peer->followed_term == c->term_led ? peer->followed :
-									     0;
+		followed[n++] = s->of[i].node == c->config.self ? env_now(c->env)
+				: peer && peer->followed_term == c->term_led
+					? peer->followed
+					: 0;
 	}
 	qsort(followed, n, sizeof(*followed), newest_first);
 	return n ? followed[n / 2] : 0;
@@ -556,12 +572,13 @@ nsec_t consensus_followed_at(const struct consensus *c)
 /* Life. */
 
 /* The first entry says who the servers are, and a term in which to write it. */
-static int write_first(const struct store *store, uint64_t index, uint64_t term, node_id self,
-		       const char *address)
+static int write_first(const struct store *store, uint64_t index, uint64_t term,
+		       node_id self, const char *address)
 {
-	struct consensus_servers servers = { .n = 1, .of[0] = { .node = self, .role = CONSENSUS_VOTER } };
+	struct consensus_servers servers = {
+		.n = 1, .of[0] = {.node = self, .role = CONSENSUS_VOTER}};
 	uint8_t value[CONSENSUS_TERM_LEN], key[CONSENSUS_KEY_MAX];
-	struct raft_entry entry = { .term = term, .type = RAFT_CHANGE };
+	struct raft_entry entry = {.term = term, .type = RAFT_CHANGE};
 	_cleanup_free_ void *bytes = NULL;
 	struct store_change changes[2];
 	int r;
@@ -570,21 +587,22 @@ static int write_first(const struct store *store, uint64_t index, uint64_t term,
 	r = consensus_servers_pack(&servers, &entry.buf);
 	if (r)
 		return r;
-	changes[0] = (struct store_change){ { key, consensus_log_entry_key(index, key) },
-					    consensus_log_entry_pack(index, &entry) };
+	changes[0] = (struct store_change){{key, consensus_log_entry_key(index, key)},
+					   consensus_log_entry_pack(index, &entry)};
 	bytes = changes[0].value.iov_base;
 	raft_free(entry.buf.base);
 	if (!bytes)
 		return err_origin(-ENOMEM);
 	consensus_log_term_pack(term, self, value);
-	changes[1] = (struct store_change){ consensus_log_term_key(), { value, sizeof(value) } };
+	changes[1] =
+		(struct store_change){consensus_log_term_key(), {value, sizeof(value)}};
 	r = store->ops->apply_now(store->impl, changes, 2);
 	return r ? err_fold(r) : 0;
 }
 
 static int bootstrap(const struct consensus *c)
 {
-	_cleanup_(consensus_log_fini) struct consensus_log log = { 0 };
+	_cleanup_(consensus_log_fini) struct consensus_log log = {0};
 	int r = consensus_log_load(c->store, &log);
 
 	if (r || !c->config.bootstrap || log.term || log.n_entries || log.has_snapshot)
@@ -606,8 +624,9 @@ static void set_defaults(struct consensus_config *config)
 
 DEFINE_CLEANUP(struct consensus, consensus_free)
 
-int consensus_new(struct consensus **ret, const struct env *env, const struct store *store,
-		  struct rpc *rpc, const struct consensus_config *config,
+int consensus_new(struct consensus **ret, const struct env *env,
+		  const struct store *store, struct rpc *rpc,
+		  const struct consensus_config *config,
 		  const struct consensus_events *events, void *owner)
 {
 	_cleanup_(consensus_freep) struct consensus *c = NULL;
@@ -682,15 +701,17 @@ struct consensus *consensus_free(struct consensus *c)
 
 int consensus_recover(const struct store *store, node_id self, const char *address)
 {
-	_cleanup_(consensus_log_fini) struct consensus_log log = { 0 };
+	_cleanup_(consensus_log_fini) struct consensus_log log = {0};
 	int r;
 
-	if (!*address || strlen(address) >= sizeof(((struct consensus_server *)0)->address))
+	if (!*address ||
+	    strlen(address) >= sizeof(((struct consensus_server *)0)->address))
 		return err_origin(-EINVAL);
 	r = consensus_log_load(store, &log);
 	if (r)
 		return r;
 	if (!log.n_entries && !log.has_snapshot)
 		return CONSENSUS_E_NOT_LEADER;
-	return write_first(store, log.first + log.n_entries, log.term + 1, self, address);
+	return write_first(store, log.first + log.n_entries, log.term + 1, self,
+			   address);
 }

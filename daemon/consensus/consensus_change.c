@@ -4,13 +4,13 @@
  * Happy path: one step of libraft after the other (add as spare, standby, voter; or
  * remove) until the node is what was asked for; each is a commit of its own.
  *
- * A leader does not touch its own role: it would have to be elected once more by a log that
- * says that it is no voter, if it dies before that is known to the others, and libraft
- * elects nobody so.  It hands over first.
+ * A leader does not touch its own role: it would have to be elected once more by a log
+ * that says that it is no voter, if it dies before that is known to the others, and
+ * libraft elects nobody so.  It hands over first.
  *
- * Failure modes: leadership is lost -> CONSENSUS_E_LOST, and whoever leads next finds the
- * servers as far as they came.  A standby does not catch up -> CONSENSUS_E_STUCK, it
- * stays a standby.
+ * Failure modes: leadership is lost -> CONSENSUS_E_LOST, and whoever leads next finds
+ * the servers as far as they came.  A standby does not catch up -> CONSENSUS_E_STUCK,
+ * it stays a standby.
  */
 #include "consensus_internal.h"
 
@@ -49,15 +49,17 @@ static int step(struct consensus *c, const struct consensus_server *is)
 	struct raft *r = &c->raft;
 
 	if (!is)
-		return wanted->role == CONSENSUS_NONE ? -1 :
-							raft_add(r, &ch->change, wanted->node,
-								 wanted->address, on_changed);
+		return wanted->role == CONSENSUS_NONE
+			       ? -1
+			       : raft_add(r, &ch->change, wanted->node, wanted->address,
+					  on_changed);
 	if (wanted->role == CONSENSUS_NONE || strcmp(is->address, wanted->address) != 0)
 		return raft_remove(r, &ch->change, wanted->node, on_changed);
 	if (is->role == wanted->role)
 		return -1;
 	if (is->role == CONSENSUS_NONE || wanted->role == CONSENSUS_STANDBY)
-		return raft_assign(r, &ch->change, wanted->node, RAFT_STANDBY, on_changed);
+		return raft_assign(r, &ch->change, wanted->node, RAFT_STANDBY,
+				   on_changed);
 	return raft_assign(r, &ch->change, wanted->node, RAFT_VOTER, on_changed);
 }
 
@@ -99,26 +101,29 @@ static bool is_taken(const struct consensus *c, node_id node, const char *addres
 int consensus_set_role(struct consensus *c, node_id node, const char *address,
 		       enum consensus_role role, consensus_done_cb done, void *owner)
 {
-	const struct consensus_server *is = consensus_servers_find(&c->committed.servers, node);
-	struct consensus_server wanted = { .node = node, .role = role };
+	const struct consensus_server *is =
+		consensus_servers_find(&c->committed.servers, node);
+	struct consensus_server wanted = {.node = node, .role = role};
 
 	if (!consensus_leads(c))
 		return CONSENSUS_E_NOT_LEADER;
-	if (c->change.done || c->hand_over.done || c->raft.configuration_uncommitted_index)
+	if (c->change.done || c->hand_over.done ||
+	    c->raft.configuration_uncommitted_index)
 		return CONSENSUS_E_BUSY;
 	if (node == NODE_NONE || role < CONSENSUS_NONE || role > CONSENSUS_VOTER ||
 	    !*address || strlen(address) >= sizeof(wanted.address) ||
 	    (node == c->config.self &&
 	     (role != CONSENSUS_VOTER || (is && strcmp(is->address, address) != 0))) ||
 	    (role != CONSENSUS_NONE && is_taken(c, node, address)) ||
-	    (!is && role != CONSENSUS_NONE && c->committed.servers.n == CONSENSUS_MAX_SERVERS))
+	    (!is && role != CONSENSUS_NONE &&
+	     c->committed.servers.n == CONSENSUS_MAX_SERVERS))
 		return err_origin(-EINVAL);
 	memcpy(wanted.address, address, strlen(address) + 1);
-	c->change = (struct consensus_change){ .change.data = c,
-					       .wanted = wanted,
-					       .done = done,
-					       .owner = owner,
-					       .next = true };
+	c->change = (struct consensus_change){.change.data = c,
+					      .wanted = wanted,
+					      .done = done,
+					      .owner = owner,
+					      .next = true};
 	consensus_turn(c);
 	return 0;
 }
@@ -133,13 +138,14 @@ static void on_transferred(struct raft_transfer *req)
 
 	raft_leader(&c->raft, &leader, &address);
 	c->hand_over.ended = true;
-	c->hand_over.result = c->raft.state == RAFT_LEADER ? CONSENSUS_E_STUCK :
-			      leader			   ? 0 :
-							     CONSENSUS_E_LOST;
+	c->hand_over.result = c->raft.state == RAFT_LEADER ? CONSENSUS_E_STUCK
+			      : leader			   ? 0
+							   : CONSENSUS_E_LOST;
 	consensus_turn(c);
 }
 
-int consensus_transfer(struct consensus *c, node_id node, consensus_done_cb done, void *owner)
+int consensus_transfer(struct consensus *c, node_id node, consensus_done_cb done,
+		       void *owner)
 {
 	int r;
 
@@ -147,7 +153,7 @@ int consensus_transfer(struct consensus *c, node_id node, consensus_done_cb done
 		return CONSENSUS_E_NOT_LEADER;
 	if (c->change.done || c->hand_over.done || c->raft.transfer)
 		return CONSENSUS_E_BUSY;
-	c->hand_over = (struct consensus_hand_over){ .transfer.data = c, .owner = owner };
+	c->hand_over = (struct consensus_hand_over){.transfer.data = c, .owner = owner};
 	consensus_enter(c);
 	r = raft_transfer(&c->raft, &c->hand_over.transfer, node, on_transferred);
 	if (!r)

@@ -1,25 +1,29 @@
 /*
- * What must not reach libraft 0.15, or must not leave it: where it would do what Raft does
- * not.  tests/sim/test_consensus_sim.c finds each of them again without its guard.
+ * What must not reach libraft 0.15, or must not leave it: where it would do what Raft
+ * does not.
  *
- * 1  It elects itself without a new term where it is the only voter.  A leader that gave
- *    up its vote may still lead that term: here a new term comes first, durably.
- * 2  Within a leadership transfer it votes twice in one term.
- * 3  It commits entries of earlier terms by counting who has them (Raft's figure 8).  Until
- *    the barrier of its own term is in the leader's store, no answer counts as progress.
- * 4  It answers a leader with the length of its log, not with how far that log is known
- *    to be the leader's; what an earlier leader left behind counts as the new one's.
- *    An answer says at most what was compared in this term.
- * 5  What it knows of its configuration is late while entries are being written, and it is
- *    never told of them once it is no follower: no election begins meanwhile, and the
- *    leader's wish for one is kept until then.
- * 6  The same entry may come again while it is first written and then truncated, and is
- *    then counted twice: nothing is appended until the store has truncated.
- * 7  Its way back from a configuration: see consensus_servers.c.
- * 8  A standby refuses its vote.  But the entry that makes it a voter is at first in its
- *    leader's log alone: whoever has that entry needs this vote.  Who has a vote is for
- *    the candidate's log to say (Ongaro's thesis, 4.1).
- * 9  Entries below the snapshot are taken for new ones: they are committed, and left out.
+ * 1  It elects itself without a new term where it is the only voter.  A leader that
+ * gave up its vote may still lead that term: here a new term comes first, durably. 2
+ * Within a leadership transfer it votes twice in one term. 3  It commits entries of
+ * earlier terms by counting who has them (Raft's figure 8).  Until the barrier of its
+ * own term is in the leader's store, no answer counts as progress. 4  It answers a
+ * leader with the length of its log, not with how far that log is known to be the
+ * leader's; what an earlier leader left behind counts as the new one's. An answer says
+ * at most what was compared in this term. 5  What it knows of its configuration is late
+ * while entries are being written, and it is never told of them once it is no follower:
+ * no election begins meanwhile, and the leader's wish for one is kept until then. 6 The
+ * same entry may come again while it is first written and then truncated, and is then
+ * counted twice: nothing is appended until the store has truncated. 7  Its way back
+ * from a configuration: see consensus_servers.c. 8  A standby refuses its vote.  But
+ * the entry that makes it a voter is at first in its leader's log alone: whoever has
+ * that entry needs this vote.  Who has a vote is for the candidate's log to say
+ * (Ongaro's thesis, 4.1). 9  Entries below the snapshot are taken for new ones: they
+ * are committed, and left out. 10 It sends what is not yet in its own store.  A server
+ * that alone has the entry by which it gives up its vote is elected by nobody and
+ * elects nobody: such an entry is sent (consensus_wire.c) when it is durable here. 11
+ * It refuses a pre-vote of an old term with that old term: a candidate with the longer
+ *    log and one with the later term refuse each other for ever.  The answer says the
+ * later term (consensus_io.c).
  */
 #include "consensus_internal.h"
 
@@ -49,7 +53,8 @@ static bool is_only_voter(const struct consensus *c)
 	const struct consensus_servers *s = &consensus_servers_last(c)->servers;
 	const struct consensus_server *self = consensus_servers_find(s, c->config.self);
 
-	return self && self->role == CONSENSUS_VOTER && consensus_servers_n_voters(s) == 1;
+	return self && self->role == CONSENSUS_VOTER &&
+	       consensus_servers_n_voters(s) == 1;
 }
 
 /* 1 */
@@ -116,14 +121,16 @@ static void leave_out_committed(struct consensus *c, struct raft_append_entries 
 }
 
 /* The last entry that the leader says it has, with this message. */
-void consensus_entries_last(const struct raft_message *m, uint64_t *ret_index, uint64_t *ret_term)
+void consensus_entries_last(const struct raft_message *m, uint64_t *ret_index,
+			    uint64_t *ret_term)
 {
 	*ret_index = *ret_term = 0;
 	if (m->type == RAFT_IO_APPEND_ENTRIES) {
 		const struct raft_append_entries *a = &m->append_entries;
 
 		*ret_index = a->prev_log_index + a->n_entries;
-		*ret_term = a->n_entries ? a->entries[a->n_entries - 1].term : a->prev_log_term;
+		*ret_term = a->n_entries ? a->entries[a->n_entries - 1].term
+					 : a->prev_log_term;
 	} else if (m->type == RAFT_IO_INSTALL_SNAPSHOT) {
 		*ret_index = m->install_snapshot.last_index;
 		*ret_term = m->install_snapshot.last_term;
@@ -132,8 +139,8 @@ void consensus_entries_last(const struct raft_message *m, uint64_t *ret_index, u
 
 static uint64_t term_of_leader(const struct raft_message *m)
 {
-	return m->type == RAFT_IO_APPEND_ENTRIES ? m->append_entries.term :
-						   m->install_snapshot.term;
+	return m->type == RAFT_IO_APPEND_ENTRIES ? m->append_entries.term
+						 : m->install_snapshot.term;
 }
 
 /* 4: is the log here the leader's, up to @last?  By the same term at the same index. */
@@ -150,7 +157,8 @@ static void match(struct consensus *c, const struct raft_message *m, uint64_t la
 	}
 	if (last > c->matched &&
 	    (consensus_guard_term_at(&c->raft, last) == last_term ||
-	     (m->type == RAFT_IO_INSTALL_SNAPSHOT && c->raft.log.snapshot.last_index >= last)))
+	     (m->type == RAFT_IO_INSTALL_SNAPSHOT &&
+	      c->raft.log.snapshot.last_index >= last)))
 		c->matched = last;
 }
 
@@ -165,11 +173,13 @@ static bool guard_leader(struct consensus *c, struct raft_message *m)
 	uint64_t last, last_term;
 
 	if (r->state == RAFT_LEADER && term_of_leader(m) == r->current_term) {
-		log_error("node %llu says that it leads term %llu, which this node does",
-			  m->server_id, r->current_term);
+		log_error(
+			"node %llu says that it leads term %llu, which this node does",
+			m->server_id, r->current_term);
 		return false;
 	}
-	if (c->n_truncating && m->type == RAFT_IO_APPEND_ENTRIES && m->append_entries.n_entries)
+	if (c->n_truncating && m->type == RAFT_IO_APPEND_ENTRIES &&
+	    m->append_entries.n_entries)
 		return false; /* 6: the leader sends it again */
 	if (m->type == RAFT_IO_APPEND_ENTRIES)
 		leave_out_committed(c, &m->append_entries);
@@ -186,7 +196,8 @@ static bool is_second_vote(const struct consensus *c, const struct raft_request_
 	const struct raft *r = &c->raft;
 
 	return r->transfer && r->transfer->id == v->candidate_id && !v->pre_vote &&
-	       v->term == r->current_term && r->voted_for && r->voted_for != v->candidate_id;
+	       v->term == r->current_term && r->voted_for &&
+	       r->voted_for != v->candidate_id;
 }
 
 /* 8: for this message a voter; who was silent for long is no leader. */
@@ -244,9 +255,10 @@ bool consensus_guard_message(struct consensus *c, struct raft_message *m)
 	return wanted;
 }
 
-/* libraft has taken @m: its vote is given back; does its log hold what the leader said? */
-void consensus_guard_after(struct consensus *c, const struct raft_message *m, uint64_t last,
-			   uint64_t last_term)
+/* libraft has taken @m: its vote is given back; does its log hold what the leader said?
+ */
+void consensus_guard_after(struct consensus *c, const struct raft_message *m,
+			   uint64_t last, uint64_t last_term)
 {
 	if (c->lent)
 		c->lent->role = c->lent_role;

@@ -22,14 +22,14 @@ enum {
 	CONSENSUS_MAX_LOG = 1 << 16,  /* entries that a store may hold */
 	CONSENSUS_BATCH_ENTRIES = 64, /* of one message */
 	CONSENSUS_BATCH_BYTES = 256 << 10,
-	CONSENSUS_MAX_SENDS = 64,     /* to one server, not yet read by it */
+	CONSENSUS_MAX_SENDS = 64, /* to one server, not yet read by it */
 	CONSENSUS_SNAPSHOT_MAX = TRANSPORT_BULK_MAX - (8 << 10),
 };
 
 #define CONSENSUS_BACKOFF_MIN (100 * NSEC_PER_MSEC)
 #define CONSENSUS_BACKOFF_MAX (5 * NSEC_PER_SEC)
-#define CONSENSUS_INSTALL (5 * NSEC_PER_SEC) /* of a snapshot, then once more */
-#define CONSENSUS_CATCH_UP (5 * NSEC_PER_SEC) /* a round of it */
+#define CONSENSUS_INSTALL     (5 * NSEC_PER_SEC) /* of a snapshot, then once more */
+#define CONSENSUS_CATCH_UP    (5 * NSEC_PER_SEC) /* a round of it */
 
 /* A value: what the servers are, in the order of the log's entry. */
 struct consensus_servers {
@@ -202,7 +202,8 @@ struct consensus {
 	node_id told_leader;
 
 	uint64_t applied; /* in the life of the room */
-	struct consensus_proposal_list wanted, proposed, ended; /* wanted: libraft was busy */
+	struct consensus_proposal_list wanted, proposed,
+		ended; /* wanted: libraft was busy */
 	size_t n_proposals;
 	struct consensus_change change;
 	struct consensus_hand_over hand_over;
@@ -243,8 +244,8 @@ int consensus_write_term(struct consensus *c, uint64_t term, uint64_t vote);
 bool consensus_guard_tick(struct consensus *c);
 /* False: not for libraft, and freed. */
 bool consensus_guard_message(struct consensus *c, struct raft_message *m);
-void consensus_guard_after(struct consensus *c, const struct raft_message *m, uint64_t last,
-			   uint64_t last_term);
+void consensus_guard_after(struct consensus *c, const struct raft_message *m,
+			   uint64_t last, uint64_t last_term);
 /* The term of the entry at @index in libraft's log, 0: unknown. */
 uint64_t consensus_guard_term_at(const struct raft *r, uint64_t index);
 void consensus_message_fini(struct raft_message *m);
@@ -257,16 +258,21 @@ const struct consensus_server *consensus_servers_find(const struct consensus_ser
 size_t consensus_servers_n_voters(const struct consensus_servers *s);
 /* As libraft's entries have them.  -EBADMSG. */
 int consensus_servers_unpack(struct iovec bytes, struct consensus_servers *ret);
-int consensus_servers_from(const struct raft_configuration *conf, struct consensus_servers *ret);
+int consensus_servers_from(const struct raft_configuration *conf,
+			   struct consensus_servers *ret);
 /* raft_malloc()ed inside. */
-int consensus_servers_to(const struct consensus_servers *s, struct raft_configuration *ret);
+int consensus_servers_to(const struct consensus_servers *s,
+			 struct raft_configuration *ret);
 int consensus_servers_pack(const struct consensus_servers *s, struct raft_buffer *ret);
-/* What the log says of servers: an entry was added, gone from @index on, all is replaced. */
+/* What the log says of servers: an entry was added, gone from @index on, all is
+ * replaced. */
 int consensus_servers_append(struct consensus *c, uint64_t index, struct iovec bytes);
 void consensus_servers_truncate(struct consensus *c, uint64_t index);
-void consensus_servers_reset(struct consensus *c, const struct consensus_servers_at *committed);
+void consensus_servers_reset(struct consensus *c,
+			     const struct consensus_servers_at *committed);
 /* The last ones up to @index; the last of all. */
-const struct consensus_servers_at *consensus_servers_at(const struct consensus *c, uint64_t index);
+const struct consensus_servers_at *consensus_servers_at(const struct consensus *c,
+							uint64_t index);
 const struct consensus_servers_at *consensus_servers_last(const struct consensus *c);
 /* Entries were applied. */
 void consensus_servers_commit(struct consensus *c);
@@ -300,12 +306,15 @@ struct iovec consensus_log_snapshot_key(void);
 struct iovec consensus_log_entry_pack(uint64_t index, const struct raft_entry *entry);
 struct iovec consensus_log_snapshot_pack(const struct consensus_log_snapshot *snapshot);
 enum { CONSENSUS_TERM_LEN = 24 };
-void consensus_log_term_pack(uint64_t term, uint64_t vote, uint8_t ret[static CONSENSUS_TERM_LEN]);
+void consensus_log_term_pack(uint64_t term, uint64_t vote,
+			     uint8_t ret[static CONSENSUS_TERM_LEN]);
 /* -EBADMSG: not what was written. */
 int consensus_log_entry_unpack(struct iovec value, uint64_t index, uint64_t *ret_term,
 			       uint8_t *ret_type, struct iovec *ret_data);
-int consensus_log_snapshot_unpack(struct iovec value, struct consensus_log_snapshot *ret);
-int consensus_log_term_unpack(struct iovec value, uint64_t *ret_term, uint64_t *ret_vote);
+int consensus_log_snapshot_unpack(struct iovec value,
+				  struct consensus_log_snapshot *ret);
+int consensus_log_term_unpack(struct iovec value, uint64_t *ret_term,
+			      uint64_t *ret_vote);
 /* All of it, checked as a whole. */
 int consensus_log_load(const struct store *store, struct consensus_log *ret);
 void consensus_log_fini(struct consensus_log *log);
@@ -314,7 +323,8 @@ void consensus_log_fini(struct consensus_log *log);
 extern const struct rpc_method consensus_methods[];
 /* 0: done comes; @m is copied. */
 int consensus_wire_send(struct consensus *c, node_id node, const struct raft_message *m,
-			nsec_t timeout, rpc_done_cb done, void *owner, struct rpc_request **ret);
+			nsec_t timeout, rpc_done_cb done, void *owner,
+			struct rpc_request **ret);
 /* consensus.c: @m's memory becomes the room's */
-void consensus_receive(struct consensus *c, node_id from, const char *address, nsec_t sent,
-		       struct raft_message *m);
+void consensus_receive(struct consensus *c, node_id from, const char *address,
+		       nsec_t sent, struct raft_message *m);

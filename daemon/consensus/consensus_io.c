@@ -7,8 +7,8 @@
  *
  * Failure modes: a message that cannot be sent, or is not read in time, is told as
  * failed: libraft sends later.  More than a few wait for one server -> the next fail at
- * once.  A term or vote cannot be written -> libraft hears of no error (it does not live
- * through all of them): this instance is mute from then on, and ends.
+ * once.  A term or vote cannot be written -> libraft hears of no error (it does not
+ * live through all of them): this instance is mute from then on, and ends.
  */
 #include "consensus_internal.h"
 
@@ -40,7 +40,8 @@ static void on_close(struct raft_io *io, raft_io_close_cb cb)
 
 /* Reading. */
 
-static int to_snapshot(const struct consensus_log_snapshot *s, struct raft_snapshot **ret)
+static int to_snapshot(const struct consensus_log_snapshot *s,
+		       struct raft_snapshot **ret)
 {
 	struct raft_snapshot *snapshot = raft_calloc(1, sizeof(*snapshot));
 
@@ -52,8 +53,8 @@ static int to_snapshot(const struct consensus_log_snapshot *s, struct raft_snaps
 	snapshot->bufs = raft_calloc(1, sizeof(*snapshot->bufs));
 	snapshot->n_bufs = 1;
 	if (snapshot->bufs)
-		snapshot->bufs[0] = (struct raft_buffer){ raft_malloc(s->state.iov_len + 1),
-							  s->state.iov_len };
+		snapshot->bufs[0] = (struct raft_buffer){
+			raft_malloc(s->state.iov_len + 1), s->state.iov_len};
 	if (!snapshot->bufs || !snapshot->bufs[0].base ||
 	    consensus_servers_to(&s->servers.servers, &snapshot->configuration)) {
 		if (snapshot->bufs)
@@ -79,8 +80,9 @@ static int load_servers(struct consensus *c, const struct consensus_log *log)
 
 		if (e->type == RAFT_CHANGE && log->first + i > c->committed.index &&
 		    (!log->has_snapshot || log->first + i > log->snapshot.index))
-			r = consensus_servers_append(c, log->first + i,
-						     (struct iovec){ e->buf.base, e->buf.len });
+			r = consensus_servers_append(
+				c, log->first + i,
+				(struct iovec){e->buf.base, e->buf.len});
 	}
 	return r;
 }
@@ -101,7 +103,7 @@ static int on_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
 		   struct raft_entry *entries[], size_t *n_entries)
 {
 	struct consensus *c = of(io);
-	_cleanup_(consensus_log_fini) struct consensus_log log = { 0 };
+	_cleanup_(consensus_log_fini) struct consensus_log log = {0};
 	int r;
 
 	r = consensus_log_load(c->store, &log);
@@ -126,7 +128,8 @@ static int on_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
 	return 0;
 }
 
-static int on_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick, raft_io_recv_cb recv)
+static int on_start(struct raft_io *io, unsigned msecs, raft_io_tick_cb tick,
+		    raft_io_recv_cb recv)
 {
 	struct consensus *c = of(io);
 
@@ -161,7 +164,8 @@ static int on_set_vote(struct raft_io *io, raft_id vote)
 }
 
 static int on_append(struct raft_io *io, struct raft_io_append *req,
-		     const struct raft_entry entries[], unsigned n, raft_io_append_cb cb)
+		     const struct raft_entry entries[], unsigned n,
+		     raft_io_append_cb cb)
 {
 	struct consensus *c = of(io);
 	struct consensus_write *w = consensus_write_new(WRITE_ENTRIES);
@@ -177,7 +181,8 @@ static int on_append(struct raft_io *io, struct raft_io_append *req,
 		const struct raft_buffer *buf = &entries[i].buf;
 
 		if (entries[i].type == RAFT_CHANGE &&
-		    consensus_servers_append(c, w->first + i, (struct iovec){ buf->base, buf->len }))
+		    consensus_servers_append(c, w->first + i,
+					     (struct iovec){buf->base, buf->len}))
 			consensus_break(c);
 	}
 	consensus_write(c, w);
@@ -199,23 +204,28 @@ static int on_truncate(struct raft_io *io, raft_index index)
 	return 0;
 }
 
-static int on_snapshot_put(struct raft_io *io, unsigned trailing, struct raft_io_snapshot_put *req,
-			   const struct raft_snapshot *snapshot, raft_io_snapshot_put_cb cb)
+static int on_snapshot_put(struct raft_io *io, unsigned trailing,
+			   struct raft_io_snapshot_put *req,
+			   const struct raft_snapshot *snapshot,
+			   raft_io_snapshot_put_cb cb)
 {
 	struct consensus *c = of(io);
 	/* Installed: all of the log goes. */
-	struct consensus_write *w = consensus_write_new(trailing ? WRITE_SNAPSHOT : WRITE_INSTALL);
-	struct consensus_log_snapshot s = { .index = snapshot->index, .term = snapshot->term };
+	struct consensus_write *w =
+		consensus_write_new(trailing ? WRITE_SNAPSHOT : WRITE_INSTALL);
+	struct consensus_log_snapshot s = {.index = snapshot->index,
+					   .term = snapshot->term};
 	uint64_t keep = snapshot->index > trailing ? snapshot->index - trailing + 1 : 0;
 
 	if (!w)
 		return RAFT_NOMEM;
-	s.state = (struct iovec){ snapshot->bufs[0].base, snapshot->bufs[0].len };
+	s.state = (struct iovec){snapshot->bufs[0].base, snapshot->bufs[0].len};
 	/* libraft's own is the newest, committed or not. */
 	s.servers = *consensus_servers_at(c, snapshot->index);
 	if (!trailing) {
 		s.servers.index = snapshot->configuration_index;
-		(void)consensus_servers_from(&snapshot->configuration, &s.servers.servers);
+		(void)consensus_servers_from(&snapshot->configuration,
+					     &s.servers.servers);
 	}
 	w->value = consensus_log_snapshot_pack(&s);
 	if (!w->value.iov_base) {
@@ -268,11 +278,15 @@ static void try_send(struct consensus_send *s, const struct raft_message *m)
 {
 	struct consensus *c = s->c;
 	struct consensus_peer *peer = consensus_peer(c, s->node);
-	struct raft_message clipped = *m;
-	struct raft_append_entries_result *result = &clipped.append_entries_result;
+	struct raft_message said = *m;
+	struct raft_append_entries_result *result = &said.append_entries_result;
+	struct raft_request_vote_result *vote = &said.request_vote_result;
 
 	if (!peer || peer->n_sends >= CONSENSUS_MAX_SENDS || c->broken)
 		return;
+	if (m->type == RAFT_IO_REQUEST_VOTE_RESULT && !vote->vote_granted &&
+	    vote->term < c->raft.current_term)
+		vote->term = c->raft.current_term; /* consensus_guard.c, 11 */
 	if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT && !result->rejected) {
 		/* consensus_guard.c, 4 */
 		if (result->term != c->matched_term)
@@ -280,20 +294,21 @@ static void try_send(struct consensus_send *s, const struct raft_message *m)
 		else if (result->last_log_index > c->matched)
 			result->last_log_index = c->matched;
 	}
-	if (consensus_wire_send(c, s->node, &clipped, TIMEOUT, on_sent, s, &s->request))
+	if (consensus_wire_send(c, s->node, &said, TIMEOUT, on_sent, s, &s->request))
 		return;
 	peer->n_sends++;
 }
 
-static int on_send(struct raft_io *io, struct raft_io_send *req, const struct raft_message *m,
-		   raft_io_send_cb cb)
+static int on_send(struct raft_io *io, struct raft_io_send *req,
+		   const struct raft_message *m, raft_io_send_cb cb)
 {
 	struct consensus *c = of(io);
 	struct consensus_send *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return RAFT_NOMEM;
-	*s = (struct consensus_send){ .c = c, .node = (node_id)m->server_id, .send = req, .on_sent = cb };
+	*s = (struct consensus_send){
+		.c = c, .node = (node_id)m->server_id, .send = req, .on_sent = cb};
 	if (c->servers_changed)
 		consensus_servers_tell_rpc(c);
 	TAILQ_INSERT_TAIL(&c->sends, s, in);
@@ -310,7 +325,7 @@ void consensus_sends_tell(struct consensus *c)
 
 	do {
 		failed = NULL;
-		TAILQ_FOREACH(s, &c->sends, in)
+		TAILQ_FOREACH (s, &c->sends, in)
 			if (!s->request)
 				failed = s;
 		if (failed)
@@ -345,7 +360,7 @@ static int read_snapshot(struct consensus *c, struct raft_snapshot **ret)
 {
 	struct consensus_log_snapshot s;
 	_cleanup_free_ void *bytes = NULL;
-	struct iovec value = { 0 };
+	struct iovec value = {0};
 	int r;
 
 	r = c->store->ops->get(c->store->impl, consensus_log_snapshot_key(), &value);
@@ -384,21 +399,21 @@ static int on_random(struct raft_io *io, int min, int max)
 
 void consensus_io_init(struct consensus *c)
 {
-	c->io = (struct raft_io){ .version = 1,
-				  .impl = c,
-				  .init = on_init,
-				  .close = on_close,
-				  .load = on_load,
-				  .start = on_start,
-				  .bootstrap = on_configuration,
-				  .recover = on_configuration,
-				  .set_term = on_set_term,
-				  .set_vote = on_set_vote,
-				  .send = on_send,
-				  .append = on_append,
-				  .truncate = on_truncate,
-				  .snapshot_put = on_snapshot_put,
-				  .snapshot_get = on_snapshot_get,
-				  .time = on_time,
-				  .random = on_random };
+	c->io = (struct raft_io){.version = 1,
+				 .impl = c,
+				 .init = on_init,
+				 .close = on_close,
+				 .load = on_load,
+				 .start = on_start,
+				 .bootstrap = on_configuration,
+				 .recover = on_configuration,
+				 .set_term = on_set_term,
+				 .set_vote = on_set_vote,
+				 .send = on_send,
+				 .append = on_append,
+				 .truncate = on_truncate,
+				 .snapshot_put = on_snapshot_put,
+				 .snapshot_get = on_snapshot_get,
+				 .time = on_time,
+				 .random = on_random};
 }

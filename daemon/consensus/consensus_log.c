@@ -2,12 +2,12 @@
  * What stands in the store: one value for term and vote, one for the snapshot, one for
  * each entry, under its index.
  *
- * A value begins with a checksum over the rest (the store has none) that starts from its
- * kind, so that one is not taken for another; an entry also names its index.
+ * A value begins with a checksum over the rest (the store has none) that starts from
+ * its kind, so that one is not taken for another; an entry also names its index.
  *
  * Failure modes: torn or foreign bytes, entries with a gap, terms that go back ->
- * -EBADMSG, said once in the log.  A write takes back what it displaced in the same batch,
- * so a crash leaves no gap.
+ * -EBADMSG, said once in the log.  A write takes back what it displaced in the same
+ * batch, so a crash leaves no gap.
  */
 #include "consensus_internal.h"
 
@@ -67,23 +67,25 @@ size_t consensus_log_entry_key(uint64_t index, uint8_t ret[static CONSENSUS_KEY_
 
 struct iovec consensus_log_term_key(void)
 {
-	return (struct iovec){ (void *)TERM, sizeof(TERM) - 1 };
+	return (struct iovec){(void *)TERM, sizeof(TERM) - 1};
 }
 
 struct iovec consensus_log_snapshot_key(void)
 {
-	return (struct iovec){ (void *)SNAPSHOT, sizeof(SNAPSHOT) - 1 };
+	return (struct iovec){(void *)SNAPSHOT, sizeof(SNAPSHOT) - 1};
 }
 
-void consensus_log_term_pack(uint64_t term, uint64_t vote, uint8_t ret[static CONSENSUS_TERM_LEN])
+void consensus_log_term_pack(uint64_t term, uint64_t vote,
+			     uint8_t ret[static CONSENSUS_TERM_LEN])
 {
-	struct term_value v = { 0, htole64(term), htole64(vote) };
+	struct term_value v = {0, htole64(term), htole64(vote)};
 
 	v.sum = sum_of(KIND_TERM, &v, sizeof(v));
 	memcpy(ret, &v, sizeof(v));
 }
 
-int consensus_log_term_unpack(struct iovec value, uint64_t *ret_term, uint64_t *ret_vote)
+int consensus_log_term_unpack(struct iovec value, uint64_t *ret_term,
+			      uint64_t *ret_vote)
 {
 	struct term_value v;
 
@@ -101,15 +103,17 @@ static bool is_type(uint64_t type)
 
 struct iovec consensus_log_entry_pack(uint64_t index, const struct raft_entry *entry)
 {
-	struct entry_head h = { 0, htole64(index), htole64(entry->term), htole64(entry->type) };
-	struct iovec v = { NULL, sizeof(h) + entry->buf.len };
+	struct entry_head h = {0, htole64(index), htole64(entry->term),
+			       htole64(entry->type)};
+	struct iovec v = {NULL, sizeof(h) + entry->buf.len};
 
 	v.iov_base = malloc(v.iov_len);
 	if (!v.iov_base)
 		return v;
 	memcpy(v.iov_base, &h, sizeof(h));
 	if (entry->buf.len)
-		memcpy((uint8_t *)v.iov_base + sizeof(h), entry->buf.base, entry->buf.len);
+		memcpy((uint8_t *)v.iov_base + sizeof(h), entry->buf.base,
+		       entry->buf.len);
 	h.sum = sum_of(KIND_ENTRY, v.iov_base, v.iov_len);
 	memcpy(v.iov_base, &h.sum, sizeof(h.sum));
 	return v;
@@ -125,17 +129,17 @@ int consensus_log_entry_unpack(struct iovec value, uint64_t index, uint64_t *ret
 		return err_origin(-EBADMSG);
 	*ret_term = le64toh(h.term);
 	*ret_type = (uint8_t)le64toh(h.type);
-	*ret_data = (struct iovec){ (uint8_t *)value.iov_base + sizeof(h),
-				    value.iov_len - sizeof(h) };
+	*ret_data = (struct iovec){(uint8_t *)value.iov_base + sizeof(h),
+				   value.iov_len - sizeof(h)};
 	return 0;
 }
 
 struct iovec consensus_log_snapshot_pack(const struct consensus_log_snapshot *s)
 {
-	struct snapshot_head h = { 0, htole64(s->index), htole64(s->term),
-				   htole64(s->servers.index) };
+	struct snapshot_head h = {0, htole64(s->index), htole64(s->term),
+				  htole64(s->servers.index)};
 	struct raft_buffer servers;
-	struct iovec v = { 0 };
+	struct iovec v = {0};
 	uint8_t *p;
 
 	if (consensus_servers_pack(&s->servers.servers, &servers))
@@ -156,7 +160,8 @@ struct iovec consensus_log_snapshot_pack(const struct consensus_log_snapshot *s)
 	return v;
 }
 
-int consensus_log_snapshot_unpack(struct iovec value, struct consensus_log_snapshot *ret)
+int consensus_log_snapshot_unpack(struct iovec value,
+				  struct consensus_log_snapshot *ret)
 {
 	struct snapshot_head h;
 	uint8_t *p = value.iov_base;
@@ -168,13 +173,15 @@ int consensus_log_snapshot_unpack(struct iovec value, struct consensus_log_snaps
 	len = le64toh(h.servers_len);
 	if (len > value.iov_len - sizeof(h))
 		return err_origin(-EBADMSG);
-	r = consensus_servers_unpack((struct iovec){ p + sizeof(h), len }, &ret->servers.servers);
+	r = consensus_servers_unpack((struct iovec){p + sizeof(h), len},
+				     &ret->servers.servers);
 	if (r)
 		return r;
 	ret->index = le64toh(h.index);
 	ret->term = le64toh(h.term);
 	ret->servers.index = le64toh(h.servers_index);
-	ret->state = (struct iovec){ p + sizeof(h) + len, value.iov_len - sizeof(h) - len };
+	ret->state =
+		(struct iovec){p + sizeof(h) + len, value.iov_len - sizeof(h) - len};
 	if (!ret->term || !ret->servers.index || ret->servers.index > ret->index)
 		return err_origin(-EBADMSG);
 	return 0;
@@ -191,7 +198,7 @@ struct loading {
 static int load_term(struct loading *l)
 {
 	_cleanup_free_ void *bytes = NULL;
-	struct iovec v = { 0 };
+	struct iovec v = {0};
 	int r = l->store->ops->get(l->store->impl, consensus_log_term_key(), &v);
 
 	bytes = v.iov_base;
@@ -234,7 +241,7 @@ static int add_entry(struct loading *l, uint64_t term, uint8_t type, struct iove
 		l->room = room;
 	}
 	e = &log->entries[log->n_entries];
-	*e = (struct raft_entry){ .term = term, .type = type, .buf.len = data.iov_len };
+	*e = (struct raft_entry){.term = term, .type = type, .buf.len = data.iov_len};
 	e->batch = e->buf.base = raft_malloc(data.iov_len + 1);
 	if (!e->batch)
 		return err_origin(-ENOMEM);
@@ -277,20 +284,22 @@ static bool is_log(const struct consensus_log *log)
 	if (log->n_entries && log->entries[log->n_entries - 1].term > log->term)
 		return false;
 	if (!log->has_snapshot)
-		return !log->n_entries || (log->first == 1 && log->entries[0].type == RAFT_CHANGE);
+		return !log->n_entries ||
+		       (log->first == 1 && log->entries[0].type == RAFT_CHANGE);
 	if (s->term > log->term)
 		return false;
 	if (!log->n_entries)
 		return true;
 	if (log->first > s->index + 1 || last < s->index)
 		return false;
-	return log->first > s->index || log->entries[s->index - log->first].term == s->term;
+	return log->first > s->index ||
+	       log->entries[s->index - log->first].term == s->term;
 }
 
 int consensus_log_load(const struct store *store, struct consensus_log *ret)
 {
-	struct consensus_log log = { .first = 1 };
-	struct loading l = { .store = store, .log = &log };
+	struct consensus_log log = {.first = 1};
+	struct loading l = {.store = store, .log = &log};
 	int r;
 
 	r = load_term(&l);
@@ -298,13 +307,15 @@ int consensus_log_load(const struct store *store, struct consensus_log *ret)
 		r = load_snapshot(&l);
 	if (!r) {
 		r = store->ops->each(store->impl,
-				     (struct iovec){ (void *)PREFIX, sizeof(PREFIX) - 1 },
+				     (struct iovec){(void *)PREFIX, sizeof(PREFIX) - 1},
 				     on_entry, &l);
 		if (!r && !is_log(&log))
 			r = err_origin(-EBADMSG);
 		if (r == -EBADMSG)
-			log_error("the log of consensus is damaged in the store, behind entry "
-				  "%" PRIu64, log.first + log.n_entries - 1);
+			log_error("the log of consensus is damaged in the store, "
+				  "behind entry "
+				  "%" PRIu64,
+				  log.first + log.n_entries - 1);
 	}
 	if (r) {
 		consensus_log_fini(&log);
@@ -322,5 +333,5 @@ void consensus_log_fini(struct consensus_log *log)
 		raft_free(log->entries[i].batch);
 	raft_free(log->entries);
 	free(log->snapshot_value.iov_base);
-	*log = (struct consensus_log){ 0 };
+	*log = (struct consensus_log){0};
 }

@@ -4,10 +4,10 @@
  * Happy path: every entry that changes them is noted when it is appended, becomes
  * committed when it is applied, and with that is known to the owner.
  *
- * Failure modes: entries are truncated -> what they said is, and libraft's configuration
- * is set to what the log says now.  libraft's own way back is not taken: it needs the
- * entry of the committed configuration, which a snapshot may have replaced, and knows of
- * no change that it read from the store.
+ * Failure modes: entries are truncated -> what they said is, and libraft's
+ * configuration is set to what the log says now.  libraft's own way back is not taken:
+ * it needs the entry of the committed configuration, which a snapshot may have
+ * replaced, and knows of no change that it read from the store.
  */
 #include "consensus_internal.h"
 
@@ -37,16 +37,17 @@ size_t consensus_servers_n_voters(const struct consensus_servers *s)
 /* libraft: a server that has no log yet is a spare. */
 static int to_raft(enum consensus_role role)
 {
-	return role == CONSENSUS_VOTER	 ? RAFT_VOTER :
-	       role == CONSENSUS_STANDBY ? RAFT_STANDBY :
-					   RAFT_SPARE;
+	return role == CONSENSUS_VOTER	   ? RAFT_VOTER
+	       : role == CONSENSUS_STANDBY ? RAFT_STANDBY
+					   : RAFT_SPARE;
 }
 
-static int add(struct consensus_servers *s, uint64_t id, const char *address, size_t len, int role)
+static int add(struct consensus_servers *s, uint64_t id, const char *address,
+	       size_t len, int role)
 {
-	static const enum consensus_role roles[] = { [RAFT_STANDBY] = CONSENSUS_STANDBY,
-						     [RAFT_VOTER] = CONSENSUS_VOTER,
-						     [RAFT_SPARE] = CONSENSUS_NONE };
+	static const enum consensus_role roles[] = {[RAFT_STANDBY] = CONSENSUS_STANDBY,
+						    [RAFT_VOTER] = CONSENSUS_VOTER,
+						    [RAFT_SPARE] = CONSENSUS_NONE};
 	struct consensus_server *server;
 
 	if (s->n == CONSENSUS_MAX_SERVERS || !id || id > UINT32_MAX || !len ||
@@ -63,8 +64,8 @@ static int add(struct consensus_servers *s, uint64_t id, const char *address, si
 	return 0;
 }
 
-/* A byte of version, 8 of number; of each server 8 of id, the address with its zero, one of
- * role; zeroes up to a multiple of 8.  Numbers are little-endian. */
+/* A byte of version, 8 of number; of each server 8 of id, the address with its zero,
+ * one of role; zeroes up to a multiple of 8.  Numbers are little-endian. */
 int consensus_servers_unpack(struct iovec bytes, struct consensus_servers *ret)
 {
 	const uint8_t *p = bytes.iov_base, *end = p + bytes.iov_len;
@@ -97,7 +98,8 @@ int consensus_servers_unpack(struct iovec bytes, struct consensus_servers *ret)
 	return end - p < 8 ? 0 : err_origin(-EBADMSG);
 }
 
-int consensus_servers_from(const struct raft_configuration *conf, struct consensus_servers *ret)
+int consensus_servers_from(const struct raft_configuration *conf,
+			   struct consensus_servers *ret)
 {
 	ret->n = 0;
 	for (unsigned i = 0; i < conf->n; i++) {
@@ -110,7 +112,8 @@ int consensus_servers_from(const struct raft_configuration *conf, struct consens
 	return 0;
 }
 
-int consensus_servers_to(const struct consensus_servers *s, struct raft_configuration *ret)
+int consensus_servers_to(const struct consensus_servers *s,
+			 struct raft_configuration *ret)
 {
 	raft_configuration_init(ret);
 	for (size_t i = 0; i < s->n; i++)
@@ -140,11 +143,12 @@ const struct consensus_servers_at *consensus_servers_last(const struct consensus
 	return consensus_servers_at(c, UINT64_MAX);
 }
 
-const struct consensus_servers_at *consensus_servers_at(const struct consensus *c, uint64_t index)
+const struct consensus_servers_at *consensus_servers_at(const struct consensus *c,
+							uint64_t index)
 {
 	const struct consensus_servers_at *at = &c->committed, *next;
 
-	STAILQ_FOREACH(next, &c->pending, in)
+	STAILQ_FOREACH (next, &c->pending, in)
 		if (next->index <= index)
 			at = next;
 	return at;
@@ -205,7 +209,8 @@ void consensus_servers_truncate(struct consensus *c, uint64_t index)
 		set_configuration(c);
 }
 
-void consensus_servers_reset(struct consensus *c, const struct consensus_servers_at *committed)
+void consensus_servers_reset(struct consensus *c,
+			     const struct consensus_servers_at *committed)
 {
 	struct consensus_servers_at *at;
 
@@ -240,7 +245,8 @@ void consensus_servers_commit(struct consensus *c)
 	if (c->committed.index <= c->known.index)
 		return;
 	c->known = c->committed;
-	qsort(c->known.servers.of, c->known.servers.n, sizeof(c->known.servers.of[0]), by_node);
+	qsort(c->known.servers.of, c->known.servers.n, sizeof(c->known.servers.of[0]),
+	      by_node);
 	consensus_turn(c);
 }
 
@@ -252,8 +258,9 @@ struct consensus_peer *consensus_peer(struct consensus *c, node_id node)
 	return NULL;
 }
 
-static void add_peers(struct consensus *c, const struct consensus_server *servers, size_t n,
-		      struct consensus_peer *peers, struct rpc_peer *addresses, size_t *n_peers)
+static void add_peers(struct consensus *c, const struct consensus_server *servers,
+		      size_t n, struct consensus_peer *peers,
+		      struct rpc_peer *addresses, size_t *n_peers)
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct consensus_peer *old = consensus_peer(c, servers[i].node);
@@ -261,10 +268,12 @@ static void add_peers(struct consensus *c, const struct consensus_server *server
 
 		while (j < *n_peers && peers[j].node != servers[i].node)
 			j++;
-		if (j < *n_peers || j > CONSENSUS_MAX_SERVERS || servers[i].node == c->config.self)
+		if (j < *n_peers || j > CONSENSUS_MAX_SERVERS ||
+		    servers[i].node == c->config.self)
 			continue;
-		peers[j] = old ? *old : (struct consensus_peer){ .node = servers[i].node };
-		addresses[j] = (struct rpc_peer){ servers[i].node, servers[i].address };
+		peers[j] =
+			old ? *old : (struct consensus_peer){.node = servers[i].node};
+		addresses[j] = (struct rpc_peer){servers[i].node, servers[i].address};
 		++*n_peers;
 	}
 }
@@ -280,9 +289,11 @@ void consensus_servers_tell_rpc(struct consensus *c)
 	/* The leader first: whoever sent last is answered. */
 	add_peers(c, &c->guest, c->guest.node != NODE_NONE, peers, addresses, &n);
 	add_peers(c, last->servers.of, last->servers.n, peers, addresses, &n);
-	add_peers(c, c->committed.servers.of, c->committed.servers.n, peers, addresses, &n);
+	add_peers(c, c->committed.servers.of, c->committed.servers.n, peers, addresses,
+		  &n);
 	if (rpc_set_servers(c->rpc, addresses, n)) {
-		log_warning("cannot take the addresses of the servers: out of memory, trying "
+		log_warning("cannot take the addresses of the servers: out of memory, "
+			    "trying "
 			    "again later");
 		c->servers_changed = true;
 	}

@@ -2,12 +2,12 @@
  * Raft's messages: protobuf <-> libraft's.
  *
  * Happy path: each is a call whose reply is empty and comes as soon as it was read.
- * An AppendRequest carries as many entries as its bounds allow; the rest follows when the
- * answer says how far it got.
+ * An AppendRequest carries as many entries as its bounds allow; the rest follows when
+ * the answer says how far it got.
  *
- * Failure modes: a message that cannot be (a term of 0, terms that go back, lengths that do
- * not add up, servers that are none) is refused with RPC_USAGE, whoever sent it.  This
- * server reads its store again -> RPC_CONFLICT, the sender tries again.
+ * Failure modes: a message that cannot be (a term of 0, terms that go back, lengths
+ * that do not add up, servers that are none) is refused with RPC_USAGE, whoever sent
+ * it.  This server reads its store again -> RPC_CONFLICT, the sender tries again.
  */
 #include "consensus_internal.h"
 
@@ -39,17 +39,30 @@ struct out {
 	struct rpc_request **ret;
 };
 
-static int call(const struct out *o, uint16_t method, const ProtobufCMessage *q, struct iovec bulk)
+static int call(const struct out *o, uint16_t method, const ProtobufCMessage *q,
+		struct iovec bulk)
 {
-	return rpc_call(o->c->rpc, o->node, method, q, bulk, o->timeout, o->done, o->owner, o->ret);
+	return rpc_call(o->c->rpc, o->node, method, q, bulk, o->timeout, o->done,
+			o->owner, o->ret);
 }
 
-static unsigned n_entries_that_fit(const struct raft_append_entries *a, size_t *ret_bytes)
+static bool is_to_wait(const struct consensus *c, const struct raft_append_entries *a,
+		       unsigned i)
+{
+	return a->entries[i].type == RAFT_CHANGE &&
+	       a->prev_log_index + 1 + i >
+		       c->raft.last_stored; /* consensus_guard.c, 10 */
+}
+
+static unsigned n_entries_that_fit(const struct consensus *c,
+				   const struct raft_append_entries *a,
+				   size_t *ret_bytes)
 {
 	size_t bytes = 0;
 	unsigned n = 0;
 
 	while (n < a->n_entries && n < CONSENSUS_BATCH_ENTRIES &&
+	       !is_to_wait(c, a, n) &&
 	       (!n || bytes + a->entries[n].buf.len <= CONSENSUS_BATCH_BYTES))
 		bytes += a->entries[n++].buf.len;
 	*ret_bytes = bytes;
@@ -59,10 +72,11 @@ static unsigned n_entries_that_fit(const struct raft_append_entries *a, size_t *
 static int send_append(const struct out *o, const struct raft_append_entries *a)
 {
 	Ssi__Consensus__AppendRequest q = SSI__CONSENSUS__APPEND_REQUEST__INIT;
-	Ssi__Consensus__Entry entries[CONSENSUS_BATCH_ENTRIES], *list[CONSENSUS_BATCH_ENTRIES];
+	Ssi__Consensus__Entry entries[CONSENSUS_BATCH_ENTRIES],
+		*list[CONSENSUS_BATCH_ENTRIES];
 	_cleanup_free_ uint8_t *bytes = NULL;
 	size_t len, at = 0;
-	unsigned n = n_entries_that_fit(a, &len);
+	unsigned n = n_entries_that_fit(o->c, a, &len);
 
 	bytes = malloc(len + 1);
 	if (!bytes)
@@ -87,10 +101,11 @@ static int send_append(const struct out *o, const struct raft_append_entries *a)
 	q.entries = list;
 	q.address = o->c->address;
 	q.sent = env_now(o->c->env);
-	return call(o, METHOD_APPEND, &q.base, (struct iovec){ bytes, len });
+	return call(o, METHOD_APPEND, &q.base, (struct iovec){bytes, len});
 }
 
-static int send_appended(const struct out *o, const struct raft_append_entries_result *a)
+static int send_appended(const struct out *o,
+			 const struct raft_append_entries_result *a)
 {
 	Ssi__Consensus__AppendedRequest q = SSI__CONSENSUS__APPENDED_REQUEST__INIT;
 
@@ -149,7 +164,7 @@ static int send_snapshot(const struct out *o, const struct raft_install_snapshot
 	q.last_term = s->last_term;
 	q.servers_index = s->conf_index;
 	q.address = o->c->address;
-	return call(o, METHOD_SNAPSHOT, &q.base, (struct iovec){ bytes, len });
+	return call(o, METHOD_SNAPSHOT, &q.base, (struct iovec){bytes, len});
 }
 
 static int send_timeout(const struct out *o, const struct raft_timeout_now *t)
@@ -163,9 +178,10 @@ static int send_timeout(const struct out *o, const struct raft_timeout_now *t)
 }
 
 int consensus_wire_send(struct consensus *c, node_id node, const struct raft_message *m,
-			nsec_t timeout, rpc_done_cb done, void *owner, struct rpc_request **ret)
+			nsec_t timeout, rpc_done_cb done, void *owner,
+			struct rpc_request **ret)
 {
-	struct out o = { c, node, timeout, done, owner, ret };
+	struct out o = {c, node, timeout, done, owner, ret};
 
 	switch (m->type) {
 	case RAFT_IO_APPEND_ENTRIES:
@@ -213,8 +229,8 @@ static void take(struct consensus *c, struct rpc_call *call, const char *address
 	consensus_receive(c, from, address, sent, m);
 }
 
-static bool is_entry(const Ssi__Consensus__Entry *e, uint64_t least_term, uint64_t most_term,
-		     struct iovec data)
+static bool is_entry(const Ssi__Consensus__Entry *e, uint64_t least_term,
+		     uint64_t most_term, struct iovec data)
 {
 	struct consensus_servers servers;
 
@@ -241,7 +257,7 @@ static int unpack_entries(const Ssi__Consensus__AppendRequest *req, struct iovec
 
 		if (e->len > bulk.iov_len - at ||
 		    !is_entry(e, term, req->term,
-			      (struct iovec){ (uint8_t *)bulk.iov_base + at, e->len }))
+			      (struct iovec){(uint8_t *)bulk.iov_base + at, e->len}))
 			return err_origin(-EBADMSG);
 		term = e->term;
 		at += e->len;
@@ -261,10 +277,10 @@ static int unpack_entries(const Ssi__Consensus__AppendRequest *req, struct iovec
 	for (size_t i = 0; i < req->n_entries; i++) {
 		const Ssi__Consensus__Entry *e = req->entries[i];
 
-		entries[i] = (struct raft_entry){ .term = e->term,
-						  .type = (unsigned short)e->type,
-						  .buf = { batch + at, e->len },
-						  .batch = batch };
+		entries[i] = (struct raft_entry){.term = e->term,
+						 .type = (unsigned short)e->type,
+						 .buf = {batch + at, e->len},
+						 .batch = batch};
 		at += e->len;
 	}
 	ret->entries = entries;
@@ -274,15 +290,15 @@ static int unpack_entries(const Ssi__Consensus__AppendRequest *req, struct iovec
 
 RPC_HANDLER(on_append, struct consensus, Ssi__Consensus__AppendRequest)
 {
-	struct raft_message m = { .type = RAFT_IO_APPEND_ENTRIES };
+	struct raft_message m = {.type = RAFT_IO_APPEND_ENTRIES};
 	struct raft_append_entries *a = &m.append_entries;
 
-	*a = (struct raft_append_entries){ .term = req->term,
-					   .prev_log_index = req->prev_index,
-					   .prev_log_term = req->prev_term,
-					   .leader_commit = req->commit };
-	if (!is_position(req->term, req->prev_index, req->prev_term) || req->commit >= NUMBER_MAX ||
-	    unpack_entries(req, bulk, a))
+	*a = (struct raft_append_entries){.term = req->term,
+					  .prev_log_index = req->prev_index,
+					  .prev_log_term = req->prev_term,
+					  .leader_commit = req->commit};
+	if (!is_position(req->term, req->prev_index, req->prev_term) ||
+	    req->commit >= NUMBER_MAX || unpack_entries(req, bulk, a))
 		refuse(call);
 	else
 		take(self, call, req->address, req->sent, &m);
@@ -290,11 +306,12 @@ RPC_HANDLER(on_append, struct consensus, Ssi__Consensus__AppendRequest)
 
 RPC_HANDLER(on_appended, struct consensus, Ssi__Consensus__AppendedRequest)
 {
-	struct raft_message m = { .type = RAFT_IO_APPEND_ENTRIES_RESULT };
+	struct raft_message m = {.type = RAFT_IO_APPEND_ENTRIES_RESULT};
 
-	m.append_entries_result = (struct raft_append_entries_result){
-		.term = req->term, .rejected = req->rejected, .last_log_index = req->last_index
-	};
+	m.append_entries_result =
+		(struct raft_append_entries_result){.term = req->term,
+						    .rejected = req->rejected,
+						    .last_log_index = req->last_index};
 	if (!req->term || req->term >= NUMBER_MAX || req->rejected >= NUMBER_MAX ||
 	    req->last_index >= NUMBER_MAX || bulk.iov_len)
 		refuse(call);
@@ -304,14 +321,14 @@ RPC_HANDLER(on_appended, struct consensus, Ssi__Consensus__AppendedRequest)
 
 RPC_HANDLER(on_vote, struct consensus, Ssi__Consensus__VoteRequest)
 {
-	struct raft_message m = { .type = RAFT_IO_REQUEST_VOTE };
+	struct raft_message m = {.type = RAFT_IO_REQUEST_VOTE};
 
-	m.request_vote = (struct raft_request_vote){ .term = req->term,
-						     .candidate_id = rpc_call_peer(call),
-						     .last_log_index = req->last_index,
-						     .last_log_term = req->last_term,
-						     .disrupt_leader = req->disrupt,
-						     .pre_vote = req->pre_vote };
+	m.request_vote = (struct raft_request_vote){.term = req->term,
+						    .candidate_id = rpc_call_peer(call),
+						    .last_log_index = req->last_index,
+						    .last_log_term = req->last_term,
+						    .disrupt_leader = req->disrupt,
+						    .pre_vote = req->pre_vote};
 	if (!is_position(req->term, req->last_index, req->last_term) || bulk.iov_len)
 		refuse(call);
 	else
@@ -320,7 +337,7 @@ RPC_HANDLER(on_vote, struct consensus, Ssi__Consensus__VoteRequest)
 
 RPC_HANDLER(on_voted, struct consensus, Ssi__Consensus__VotedRequest)
 {
-	struct raft_message m = { .type = RAFT_IO_REQUEST_VOTE_RESULT };
+	struct raft_message m = {.type = RAFT_IO_REQUEST_VOTE_RESULT};
 
 	m.request_vote_result = (struct raft_request_vote_result){
 		.term = req->term,
@@ -333,18 +350,19 @@ RPC_HANDLER(on_voted, struct consensus, Ssi__Consensus__VotedRequest)
 		take(self, call, NULL, 0, &m);
 }
 
-static int unpack_snapshot(const Ssi__Consensus__SnapshotRequest *req, struct iovec bulk,
-			   struct raft_install_snapshot *ret)
+static int unpack_snapshot(const Ssi__Consensus__SnapshotRequest *req,
+			   struct iovec bulk, struct raft_install_snapshot *ret)
 {
 	struct consensus_servers servers;
 	uint8_t *state;
 	int r;
 
-	if (!is_position(req->term, req->last_index, req->last_term) || !req->last_index ||
-	    !req->servers_index || req->servers_index > req->last_index ||
-	    req->servers_len > bulk.iov_len)
+	if (!is_position(req->term, req->last_index, req->last_term) ||
+	    !req->last_index || !req->servers_index ||
+	    req->servers_index > req->last_index || req->servers_len > bulk.iov_len)
 		return err_origin(-EBADMSG);
-	r = consensus_servers_unpack((struct iovec){ bulk.iov_base, req->servers_len }, &servers);
+	r = consensus_servers_unpack((struct iovec){bulk.iov_base, req->servers_len},
+				     &servers);
 	if (r)
 		return r;
 	ret->data.len = bulk.iov_len - req->servers_len;
@@ -360,13 +378,13 @@ static int unpack_snapshot(const Ssi__Consensus__SnapshotRequest *req, struct io
 
 RPC_HANDLER(on_snapshot, struct consensus, Ssi__Consensus__SnapshotRequest)
 {
-	struct raft_message m = { .type = RAFT_IO_INSTALL_SNAPSHOT };
+	struct raft_message m = {.type = RAFT_IO_INSTALL_SNAPSHOT};
 	struct raft_install_snapshot *s = &m.install_snapshot;
 
-	*s = (struct raft_install_snapshot){ .term = req->term,
-					     .last_index = req->last_index,
-					     .last_term = req->last_term,
-					     .conf_index = req->servers_index };
+	*s = (struct raft_install_snapshot){.term = req->term,
+					    .last_index = req->last_index,
+					    .last_term = req->last_term,
+					    .conf_index = req->servers_index};
 	if (unpack_snapshot(req, bulk, s))
 		refuse(call);
 	else
@@ -375,19 +393,19 @@ RPC_HANDLER(on_snapshot, struct consensus, Ssi__Consensus__SnapshotRequest)
 
 RPC_HANDLER(on_timeout, struct consensus, Ssi__Consensus__TimeoutRequest)
 {
-	struct raft_message m = { .type = RAFT_IO_TIMEOUT_NOW };
+	struct raft_message m = {.type = RAFT_IO_TIMEOUT_NOW};
 
-	m.timeout_now = (struct raft_timeout_now){ .term = req->term,
-						   .last_log_index = req->last_index,
-						   .last_log_term = req->last_term };
+	m.timeout_now = (struct raft_timeout_now){.term = req->term,
+						  .last_log_index = req->last_index,
+						  .last_log_term = req->last_term};
 	if (!is_position(req->term, req->last_index, req->last_term) || bulk.iov_len)
 		refuse(call);
 	else
 		take(self, call, NULL, 0, &m);
 }
 
-#define METHOD(id_, fn_, type_)                                                              \
-	RPC_METHOD(id_, fn_, ssi__consensus__##type_##__descriptor,                          \
+#define METHOD(id_, fn_, type_)                                                        \
+	RPC_METHOD(id_, fn_, ssi__consensus__##type_##__descriptor,                    \
 		   ssi__envelope__empty__descriptor)
 
 const struct rpc_method consensus_methods[] = {
@@ -397,5 +415,5 @@ const struct rpc_method consensus_methods[] = {
 	METHOD(METHOD_VOTED, on_voted, voted_request),
 	METHOD(METHOD_SNAPSHOT, on_snapshot, snapshot_request),
 	METHOD(METHOD_TIMEOUT, on_timeout, timeout_request),
-	{ 0 },
+	{0},
 };

@@ -4,11 +4,11 @@
  * Happy path: what waits when the store is free goes to it as one batch, hence one
  * sync; when that is durable libraft is told of each write in turn.
  *
- * Failure modes: the store fails -> nothing behind it is written, so that the log in the
- * store has no gap, and this instance of libraft ends; it is never told of a failed
+ * Failure modes: the store fails -> nothing behind it is written, so that the log in
+ * the store has no gap, and this instance of libraft ends; it is never told of a failed
  * write, since it would truncate its log once for each of several, from behind its end.
- * libraft ends while a batch is under way -> what that was for is told, the batch itself
- * is waited for before the store is read again.
+ * libraft ends while a batch is under way -> what that was for is told, the batch
+ * itself is waited for before the store is read again.
  */
 #include "consensus_internal.h"
 
@@ -45,7 +45,7 @@ static size_t n_changes_of(const struct consensus_write_list *writes)
 	const struct consensus_write *w;
 	size_t n = 0;
 
-	STAILQ_FOREACH(w, writes, in)
+	STAILQ_FOREACH (w, writes, in)
 		n += (size_t)(w->end - w->first) + (w->value.iov_base != NULL);
 	return n;
 }
@@ -71,9 +71,10 @@ static int put_write(struct words *words, const struct consensus_write *w)
 		struct store_change *change = &words->changes[words->n];
 		uint8_t *key = words->keys[words->n];
 
-		change->key = (struct iovec){ key, consensus_log_entry_key(i, key) };
+		change->key = (struct iovec){key, consensus_log_entry_key(i, key)};
 		if (w->kind == WRITE_ENTRIES) {
-			change->value = consensus_log_entry_pack(i, &w->entries[i - w->first]);
+			change->value =
+				consensus_log_entry_pack(i, &w->entries[i - w->first]);
 			if (!change->value.iov_base)
 				return err_origin(-ENOMEM);
 		}
@@ -81,7 +82,7 @@ static int put_write(struct words *words, const struct consensus_write *w)
 	}
 	if (w->value.iov_base)
 		words->changes[words->n++] =
-			(struct store_change){ consensus_log_snapshot_key(), w->value };
+			(struct store_change){consensus_log_snapshot_key(), w->value};
 	return 0;
 }
 
@@ -101,14 +102,15 @@ static int submit(struct consensus *c)
 
 	if (!words.changes || !words.keys || !batch)
 		return err_origin(-ENOMEM);
-	STAILQ_FOREACH(w, &c->queued, in) {
+	STAILQ_FOREACH (w, &c->queued, in) {
 		r = put_write(&words, w);
 		if (r)
 			return r;
 	}
 	batch->c = c;
 	STAILQ_INIT(&batch->writes);
-	r = c->store->ops->apply(c->store->impl, words.changes, words.n, on_written, batch);
+	r = c->store->ops->apply(c->store->impl, words.changes, words.n, on_written,
+				 batch);
 	if (r)
 		return err_fold(r);
 	STAILQ_CONCAT(&batch->writes, &c->queued);
@@ -124,8 +126,9 @@ static void write_next(struct consensus *c)
 		return;
 	r = submit(c);
 	if (r < 0) {
-		log_warning("cannot write the log of consensus: %s, reading it again soon",
-			    strerror(-r));
+		log_warning(
+			"cannot write the log of consensus: %s, reading it again soon",
+			strerror(-r));
 		consensus_break(c);
 	}
 }
@@ -164,7 +167,8 @@ static void tell(struct consensus *c, struct consensus_write *w, int status)
 	(void)write_free(w);
 }
 
-static void tell_all(struct consensus *c, struct consensus_write_list *writes, int status)
+static void tell_all(struct consensus *c, struct consensus_write_list *writes,
+		     int status)
 {
 	struct consensus_write *w;
 
@@ -184,8 +188,9 @@ static void on_written(void *owner, int result)
 		return;
 	consensus_enter(c);
 	if (result < 0) {
-		log_warning("cannot write the log of consensus: %s, reading it again soon",
-			    strerror(-result));
+		log_warning(
+			"cannot write the log of consensus: %s, reading it again soon",
+			strerror(-result));
 		STAILQ_CONCAT(&batch->writes, &c->queued);
 		STAILQ_CONCAT(&c->queued, &batch->writes);
 		consensus_break(c);
@@ -226,13 +231,14 @@ void consensus_writes_fini(struct consensus *c)
 int consensus_write_term(struct consensus *c, uint64_t term, uint64_t vote)
 {
 	uint8_t value[CONSENSUS_TERM_LEN];
-	struct store_change change = { consensus_log_term_key(), { value, sizeof(value) } };
+	struct store_change change = {consensus_log_term_key(), {value, sizeof(value)}};
 	int r;
 
 	consensus_log_term_pack(term, vote, value);
 	r = c->store->ops->apply_now(c->store->impl, &change, 1);
 	if (r < 0) {
-		log_warning("cannot write the term of consensus: %s, reading the log again soon",
+		log_warning("cannot write the term of consensus: %s, reading the log "
+			    "again soon",
 			    strerror(-r));
 		return r;
 	}

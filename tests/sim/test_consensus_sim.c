@@ -1,12 +1,12 @@
 /*
- * One log on one to seven servers, which are added, promoted, removed, killed, cut, paused
- * and filled up, by a seed.
+ * One log on one to seven servers, which are added, promoted, removed, killed, cut,
+ * paused and filled up, by a seed.
  *
- * After every step: one leader in a term; no two servers have applied different commands
- * at one index, each applies in order and once; a command that was answered with 0 is in the
- * state of every later leader; no term goes back; nobody is followed at a moment at which
- * another had been elected; the log in a store is bounded.  At the end all heals, somebody
- * leads, commits, and all servers have the same state.
+ * After every step: one leader in a term; no two servers have applied different
+ * commands at one index, each applies in order and once; a command that was answered
+ * with 0 is in the state of every later leader; no term goes back; nobody is followed
+ * at a moment at which another had been elected; the log in a store is bounded.  At the
+ * end all heals, somebody leads, commits, and all servers have the same state.
  *
  *   test_consensus_sim [--seed S] [--count N] [--verbose]
  */
@@ -33,8 +33,8 @@ enum {
 };
 
 #define CALM_BEFORE (3 * NSEC_PER_SEC)
-#define CHAOS (20 * NSEC_PER_SEC)
-#define CALM (25 * NSEC_PER_SEC)
+#define CHAOS	    (20 * NSEC_PER_SEC)
+#define CALM	    (25 * NSEC_PER_SEC)
 
 /* What the commands make: who was applied, and in which order. */
 struct state {
@@ -70,7 +70,7 @@ struct sim {
 	unsigned n_machines;
 	bool calm;
 	unsigned boots[N_MACHINES + 1];
-	uint64_t at[N_INDEXES];	/* hash of the state behind it */
+	uint64_t at[N_INDEXES]; /* hash of the state behind it */
 	unsigned leaders[N_TERMS];
 	nsec_t elected[N_TERMS];
 	uint64_t highest_led;
@@ -98,17 +98,21 @@ static void on_apply(void *owner, uint64_t index, struct iovec bytes)
 
 	memcpy(&command, bytes.iov_base, sizeof(command));
 	world_note(s->w, m->slot, "applies %u at %" PRIu64, command.id, index);
-	world_check(s->w, bytes.iov_len == command.len, "command %u has another length", command.id);
+	world_check(s->w, bytes.iov_len == command.len, "command %u has another length",
+		    command.id);
 	world_check(s->w, index > m->state.index && index < N_INDEXES,
-		    "machine %u applies %" PRIu64 " after %" PRIu64, m->slot, index, m->state.index);
+		    "machine %u applies %" PRIu64 " after %" PRIu64, m->slot, index,
+		    m->state.index);
 	m->state.index = index;
-	m->state.hash = mix(mix(m->state.hash, bytes.iov_base, bytes.iov_len), &index, sizeof(index));
+	m->state.hash = mix(mix(m->state.hash, bytes.iov_base, bytes.iov_len), &index,
+			    sizeof(index));
 	m->state.n++;
 	m->state.has[command.id / 8] |= (uint8_t)(1 << command.id % 8);
 	if (!s->at[index])
 		s->at[index] = m->state.hash;
 	world_check(s->w, s->at[index] == m->state.hash,
-		    "machine %u has applied another command at %" PRIu64, m->slot, index);
+		    "machine %u has applied another command at %" PRIu64, m->slot,
+		    index);
 	/* As a room may that decides on what it learns; not while it is being made. */
 	if (m->c && world_chance(s->w, 20))
 		propose(m);
@@ -134,7 +138,8 @@ static int on_restore(void *owner, struct iovec bytes)
 	memcpy(&m->state, bytes.iov_base, sizeof(m->state));
 	world_note(s->w, m->slot, "restores %" PRIu64, m->state.index);
 	world_check(s->w, !m->state.index || s->at[m->state.index] == m->state.hash,
-		    "machine %u restores another state of %" PRIu64, m->slot, m->state.index);
+		    "machine %u restores another state of %" PRIu64, m->slot,
+		    m->state.index);
 	s->n_restores++;
 	return 0;
 }
@@ -145,7 +150,8 @@ static void on_leading(void *owner, bool leading, uint64_t term)
 	struct sim *s = m->sim;
 
 	world_note(s->w, m->slot, "leads %d in term %" PRIu64, leading, term);
-	world_check(s->w, m->leading != leading, "machine %u leads %d twice", m->slot, leading);
+	world_check(s->w, m->leading != leading, "machine %u leads %d twice", m->slot,
+		    leading);
 	m->leading = leading;
 	if (!leading)
 		return;
@@ -161,7 +167,8 @@ static void on_leading(void *owner, bool leading, uint64_t term)
 		world_check(s->w,
 			    !s->proposals[i].committed ||
 				    m->state.has[i / 8] & 1 << i % 8,
-			    "machine %u leads in term %" PRIu64 " without command %u, which was "
+			    "machine %u leads in term %" PRIu64
+			    " without command %u, which was "
 			    "committed",
 			    m->slot, term, i);
 }
@@ -183,13 +190,14 @@ static void on_servers(void *owner)
 		n_voters += servers[i].role == CONSENSUS_VOTER;
 		world_check(m->sim->w, !i || servers[i].node > servers[i - 1].node,
 			    "servers out of order");
-		world_note(m->sim->w, m->slot, "server %u: %d", servers[i].node, servers[i].role);
+		world_note(m->sim->w, m->slot, "server %u: %d", servers[i].node,
+			   servers[i].role);
 	}
 	world_check(m->sim->w, n_voters > 0, "no voters");
 }
 
-static const struct consensus_events events = { on_apply, on_snapshot, on_restore,
-						on_leading, on_leader, on_servers };
+static const struct consensus_events events = {on_apply,   on_snapshot, on_restore,
+					       on_leading, on_leader,	on_servers};
 
 /* What is asked of a leader. */
 
@@ -198,9 +206,11 @@ static void on_proposed(void *owner, int result)
 	struct proposal *p = owner;
 	struct sim *s = p->from->sim;
 
-	world_note(s->w, p->from->slot, "command %zu: %d", (size_t)(p - s->proposals), result);
+	world_note(s->w, p->from->slot, "command %zu: %d", (size_t)(p - s->proposals),
+		   result);
 	world_check(s->w, !p->ended, "a proposal ended twice");
-	world_check(s->w, result >= 0, "command %zu: %d", (size_t)(p - s->proposals), result);
+	world_check(s->w, result >= 0, "command %zu: %d", (size_t)(p - s->proposals),
+		    result);
 	world_check(s->w, p->boot == s->boots[p->from->slot], "told after its death");
 	p->ended = true;
 	p->committed = !result;
@@ -221,16 +231,19 @@ static void propose(struct machine *m)
 	union {
 		struct command head;
 		uint8_t bytes[20000];
-	} command = { .head = { .id = s->n_proposals } };
+	} command = {.head = {.id = s->n_proposals}};
 	int r;
 
 	if (s->n_proposals == N_COMMANDS)
 		return;
-	command.head.len = (uint32_t)(sizeof(command.head) +
-				      world_below(s->w, world_chance(s->w, 20) ? 19000 : 100));
-	*p = (struct proposal){ .from = m, .boot = s->boots[m->slot] };
-	r = consensus_propose(m->c, (struct iovec){ &command, command.head.len }, on_proposed, p);
-	world_check(s->w, r == 0 || r == CONSENSUS_E_NOT_LEADER || r == -EAGAIN, "propose: %d", r);
+	command.head.len =
+		(uint32_t)(sizeof(command.head) +
+			   world_below(s->w, world_chance(s->w, 20) ? 19000 : 100));
+	*p = (struct proposal){.from = m, .boot = s->boots[m->slot]};
+	r = consensus_propose(m->c, (struct iovec){&command, command.head.len},
+			      on_proposed, p);
+	world_check(s->w, r == 0 || r == CONSENSUS_E_NOT_LEADER || r == -EAGAIN,
+		    "propose: %d", r);
 	world_check(s->w, r != 0 || consensus_leads(m->c), "a follower has proposed");
 	world_check(s->w, !p->ended, "a proposal ended inside of the call");
 	s->n_proposals += !r;
@@ -250,9 +263,11 @@ static void change_role(struct machine *m)
 {
 	struct sim *s = m->sim;
 	unsigned other = 1 + (unsigned)world_below(s->w, s->n_machines);
-	enum consensus_role role = world_chance(s->w, 750) ? CONSENSUS_VOTER :
-							     (enum consensus_role)world_below(s->w, 2);
-	int r = consensus_set_role(m->c, other, world_address(s->w, other), role, on_changed, m);
+	enum consensus_role role = world_chance(s->w, 750)
+					   ? CONSENSUS_VOTER
+					   : (enum consensus_role)world_below(s->w, 2);
+	int r = consensus_set_role(m->c, other, world_address(s->w, other), role,
+				   on_changed, m);
 
 	world_check(s->w, r == -EINVAL || r >= 0, "set_role: %d", r);
 	if (!r) {
@@ -290,20 +305,20 @@ static int start(void *owner, unsigned slot)
 {
 	struct sim *s = owner;
 	struct machine *m = &s->machines[slot];
-	struct consensus_config config = { .self = slot,
-					   .address = world_address(s->w, slot),
-					   .bootstrap = slot == 1,
-					   .snapshot_after = SNAPSHOT_AFTER,
-					   .snapshot_keep = SNAPSHOT_KEEP };
+	struct consensus_config config = {.self = slot,
+					  .address = world_address(s->w, slot),
+					  .bootstrap = slot == 1,
+					  .snapshot_after = SNAPSHOT_AFTER,
+					  .snapshot_keep = SNAPSHOT_KEEP};
 
 	s->boots[slot]++;
-	m->state = (struct state){ .hash = 0xcbf29ce484222325ull };
+	m->state = (struct state){.hash = 0xcbf29ce484222325ull};
 	m->leading = m->changing = m->handing = false;
 	world_check(s->w, !rpc_new(&m->rpc, world_env(s->w, slot), slot), "rpc_new");
 	world_listen(s->w, slot, rpc_events(), m->rpc);
 	rpc_set_transport(m->rpc, world_transport(s->w, slot));
-	return consensus_new(&m->c, world_env(s->w, slot), world_store(s->w, slot), m->rpc, &config,
-			     &events, m);
+	return consensus_new(&m->c, world_env(s->w, slot), world_store(s->w, slot),
+			     m->rpc, &config, &events, m);
 }
 
 static void kill_rooms(void *owner, unsigned slot)
@@ -327,7 +342,8 @@ static void check_log(struct sim *s, unsigned slot)
 	const struct store *store = world_store(s->w, slot);
 	size_t n = 0;
 
-	(void)store->ops->each(store->impl, (struct iovec){ (void *)prefix, sizeof(prefix) - 1 },
+	(void)store->ops->each(store->impl,
+			       (struct iovec){(void *)prefix, sizeof(prefix) - 1},
 			       on_row, &n);
 	world_check(s->w, n <= N_LOG, "machine %u keeps %zu entries", slot, n);
 }
@@ -343,8 +359,10 @@ static void check_followed(struct sim *s, struct machine *m)
 	age = env_now(env) - at;
 	age += age / 10;
 	for (uint64_t t = consensus_term(m->c) + 1; t <= s->highest_led; t++)
-		world_check(s->w, !s->leaders[t] || world_now(s->w) <= s->elected[t] + age,
-			    "machine %u is followed in term %" PRIu64 " when %u had been elected in "
+		world_check(s->w,
+			    !s->leaders[t] || world_now(s->w) <= s->elected[t] + age,
+			    "machine %u is followed in term %" PRIu64
+			    " when %u had been elected in "
 			    "term %" PRIu64,
 			    m->slot, consensus_term(m->c), s->leaders[t], t);
 }
@@ -361,8 +379,10 @@ static void check(void *owner)
 			check_log(s, i);
 		if (!m->c)
 			continue;
-		world_check(s->w, consensus_term(m->c) >= m->term || !consensus_term(m->c),
-			    "machine %u went back to term %" PRIu64, i, consensus_term(m->c));
+		world_check(s->w,
+			    consensus_term(m->c) >= m->term || !consensus_term(m->c),
+			    "machine %u went back to term %" PRIu64, i,
+			    consensus_term(m->c));
 		if (consensus_term(m->c))
 			m->term = consensus_term(m->c);
 		check_followed(s, m);
@@ -421,7 +441,8 @@ static void act(struct sim *s, struct machine *m)
 		change_role(m);
 	if (world_chance(s->w, 60))
 		transfer(m);
-	if (world_now(s->w) > CALM_BEFORE && consensus_leads(m->c) && world_chance(s->w, 10))
+	if (world_now(s->w) > CALM_BEFORE && consensus_leads(m->c) &&
+	    world_chance(s->w, 10))
 		world_crash(s->w, m->slot, world_chance(s->w, 500));
 }
 
@@ -434,7 +455,8 @@ static void on_scenario(void *arg)
 			act(s, &s->machines[i]);
 	if (!s->calm && world_now(s->w) > CALM_BEFORE)
 		trouble(s);
-	(void)world_at(s->w, NSEC_PER_MSEC * (5 + world_below(s->w, 100)), on_scenario, s);
+	(void)world_at(s->w, NSEC_PER_MSEC * (5 + world_below(s->w, 100)), on_scenario,
+		       s);
 }
 
 static void calm_down(struct sim *s)
@@ -458,7 +480,8 @@ static struct machine *leader_of(struct sim *s)
 		world_check(s->w, m->c, "machine %u did not come back", i);
 		if (!consensus_leads(m->c))
 			continue;
-		world_check(s->w, !leader, "machines %u and %u lead", leader ? leader->slot : 0, i);
+		world_check(s->w, !leader, "machines %u and %u lead",
+			    leader ? leader->slot : 0, i);
 		leader = m;
 	}
 	world_check(s->w, leader, "nobody leads");
@@ -484,8 +507,8 @@ static void check_healed(struct sim *s)
 			    servers[i].role == CONSENSUS_NONE ||
 				    (m->state.index == leader->state.index &&
 				     m->state.hash == leader->state.hash),
-			    "machine %u is at %" PRIu64 ", the leader at %" PRIu64, m->slot,
-			    m->state.index, leader->state.index);
+			    "machine %u is at %" PRIu64 ", the leader at %" PRIu64,
+			    m->slot, m->state.index, leader->state.index);
 		world_check(s->w,
 			    servers[i].role == CONSENSUS_NONE ||
 				    consensus_leader(m->c) == leader->slot,
@@ -495,7 +518,7 @@ static void check_healed(struct sim *s)
 
 static uint64_t run(uint64_t seed, bool verbose)
 {
-	static const struct world_rooms rooms = { start, kill_rooms, check };
+	static const struct world_rooms rooms = {start, kill_rooms, check};
 	_cleanup_free_ struct sim *s = calloc(1, sizeof(*s));
 	uint64_t trace;
 
@@ -505,7 +528,7 @@ static uint64_t run(uint64_t seed, bool verbose)
 	s->w = world_new(seed, s->n_machines, &rooms, s);
 	world_set_verbose(s->w, verbose);
 	for (unsigned i = 1; i <= s->n_machines; i++) {
-		s->machines[i] = (struct machine){ .sim = s, .slot = i };
+		s->machines[i] = (struct machine){.sim = s, .slot = i};
 		world_set_drift(s->w, i, (int)world_below(s->w, 100001) - 50000);
 		world_boot(s->w, i);
 	}
@@ -517,11 +540,12 @@ static uint64_t run(uint64_t seed, bool verbose)
 	for (unsigned i = 1; i <= s->n_machines; i++)
 		world_crash(s->w, i, false);
 	if (verbose)
-		printf("# seed %" PRIu64 ": %u servers, %u commands, %u committed, %u lost, %" PRIu64
+		printf("# seed %" PRIu64
+		       ": %u servers, %u commands, %u committed, %u lost, %" PRIu64
 		       " leaders, %" PRIu64 " changes, %" PRIu64 " transfers, %" PRIu64
 		       " restores\n",
-		       seed, s->n_machines, s->n_proposals, s->n_committed, s->n_lost, s->n_leaders,
-		       s->n_changes, s->n_transfers, s->n_restores);
+		       seed, s->n_machines, s->n_proposals, s->n_committed, s->n_lost,
+		       s->n_leaders, s->n_changes, s->n_transfers, s->n_restores);
 	trace = world_trace(s->w);
 	s->w = world_free(s->w);
 	return trace;
@@ -549,10 +573,12 @@ int main(int argc, char **argv)
 	printf("# seeds from %" PRIu64 "\n1..2\n", seed);
 	for (uint64_t i = 0; i < count; i++)
 		(void)run(seed + i, verbose);
-	printf("ok 1 - %" PRIu64 " seeds, every invariant held after every step\n", count);
+	printf("ok 1 - %" PRIu64 " seeds, every invariant held after every step\n",
+	       count);
 	for (uint64_t i = 0; i < count && i < 5; i++)
 		if (run(seed + i, false) != run(seed + i, false)) {
-			printf("not ok 2 - seed %" PRIu64 " has two traces\n", seed + i);
+			printf("not ok 2 - seed %" PRIu64 " has two traces\n",
+			       seed + i);
 			return 1;
 		}
 	printf("ok 2 - the same seed gives the same trace\n");

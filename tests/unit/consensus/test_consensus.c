@@ -72,25 +72,25 @@ static void on_servers(void *owner)
 	((struct server *)owner)->n_servers++;
 }
 
-static const struct consensus_events events = { on_apply, on_snapshot, on_restore,
-						on_leading, on_leader, on_servers };
+static const struct consensus_events events = {on_apply,   on_snapshot, on_restore,
+					       on_leading, on_leader,	on_servers};
 
 static int start(void *owner, unsigned slot)
 {
 	struct server *s = &servers[slot];
-	struct consensus_config config = { .self = slot,
-					   .address = world_address(world, slot),
-					   .bootstrap = s->bootstrap,
-					   .snapshot_after = 16,
-					   .snapshot_keep = 4 };
+	struct consensus_config config = {.self = slot,
+					  .address = world_address(world, slot),
+					  .bootstrap = s->bootstrap,
+					  .snapshot_after = 16,
+					  .snapshot_keep = 4};
 
 	s->leading = false;
 	s->applied = s->n_applied = s->n_restored = 0;
 	assert_int_equal(rpc_new(&s->rpc, world_env(world, slot), slot), 0);
 	world_listen(world, slot, rpc_events(), s->rpc);
 	rpc_set_transport(s->rpc, world_transport(world, slot));
-	s->made = consensus_new(&s->c, world_env(world, slot), world_store(world, slot), s->rpc,
-				&config, &events, s);
+	s->made = consensus_new(&s->c, world_env(world, slot), world_store(world, slot),
+				s->rpc, &config, &events, s);
 	return 0;
 }
 
@@ -104,7 +104,7 @@ static void stop(void *owner, unsigned slot)
 
 static int setup(void **state)
 {
-	static const struct world_rooms rooms = { start, stop, NULL };
+	static const struct world_rooms rooms = {start, stop, NULL};
 
 	log_set_level(0);
 	memset(servers, 0, sizeof(servers));
@@ -142,7 +142,7 @@ static int propose(struct server *s, size_t len)
 {
 	_cleanup_free_ void *bytes = calloc(1, len + 1);
 
-	return consensus_propose(s->c, (struct iovec){ bytes, len }, on_done, s);
+	return consensus_propose(s->c, (struct iovec){bytes, len}, on_done, s);
 }
 
 static void commit(struct server *s, unsigned n)
@@ -162,8 +162,8 @@ static void set_role(unsigned node, enum consensus_role role, int result)
 	struct server *s = &servers[1];
 
 	s->n_results = 0;
-	assert_int_equal(consensus_set_role(s->c, node, world_address(world, node), role, on_done,
-					    s),
+	assert_int_equal(consensus_set_role(s->c, node, world_address(world, node),
+					    role, on_done, s),
 			 0);
 	world_run(world, 10 * NSEC_PER_SEC);
 	assert_int_equal(s->n_results, 1);
@@ -226,10 +226,11 @@ static void a_snapshot_bounds_the_log_and_begins_a_new_life(void **state)
 	boot(1);
 	run();
 	commit(&servers[1], 50);
-	assert_int_equal(store->ops->each(store->impl,
-					  (struct iovec){ (void *)"consensus/entry/", 16 }, on_row,
-					  &n),
-			 0);
+	assert_int_equal(
+		store->ops->each(store->impl,
+				 (struct iovec){(void *)"consensus/entry/", 16}, on_row,
+				 &n),
+		0);
 	assert_true(n < 16 + 4 + 2);
 	world_crash(world, 1, true);
 	boot(1);
@@ -253,7 +254,8 @@ static void a_full_store_ends_leading_and_room_in_it_begins_it_again(void **stat
 	world_disk_full(world, 1, false);
 	world_run(world, 10 * NSEC_PER_SEC);
 	assert_true(servers[1].leading);
-	assert_int_equal(servers[1].n_applied, 2); /* once, also for the second reading */
+	assert_int_equal(servers[1].n_applied,
+			 2); /* once, also for the second reading */
 	commit(&servers[1], 1);
 	assert_int_equal(servers[1].n_applied, 3);
 }
@@ -292,7 +294,8 @@ static void what_is_too_big_or_too_many_is_refused(void **state)
 static void a_damaged_store_is_refused(void **state)
 {
 	static const char key[] = "consensus/term";
-	struct store_change change = { { (void *)key, sizeof(key) - 1 }, { (void *)"torn", 4 } };
+	struct store_change change = {{(void *)key, sizeof(key) - 1},
+				      {(void *)"torn", 4}};
 	const struct store *store = world_store(world, 1);
 
 	boot(1);
@@ -341,7 +344,8 @@ static void a_standby_that_is_away_does_not_become_a_voter(void **state)
 	world_crash(world, 2, true);
 	commit(&servers[1], 1);
 	set_role(2, CONSENSUS_VOTER, CONSENSUS_E_STUCK);
-	assert_int_equal(consensus_servers(servers[1].c, &n)[1].role, CONSENSUS_STANDBY);
+	assert_int_equal(consensus_servers(servers[1].c, &n)[1].role,
+			 CONSENSUS_STANDBY);
 	commit(&servers[1], 1);
 }
 
@@ -353,8 +357,8 @@ static void a_leader_keeps_its_own_vote_and_hands_over_first(void **state)
 	boot(2);
 	run();
 	set_role(2, CONSENSUS_VOTER, 0);
-	assert_int_equal(consensus_set_role(s->c, 1, world_address(world, 1), CONSENSUS_NONE,
-					    on_done, s),
+	assert_int_equal(consensus_set_role(s->c, 1, world_address(world, 1),
+					    CONSENSUS_NONE, on_done, s),
 			 -EINVAL);
 	s->n_results = 0;
 	assert_int_equal(consensus_transfer(s->c, NODE_NONE, on_done, s), 0);
@@ -401,8 +405,9 @@ static void the_rest_is_recovered_by_an_operator(void **state)
 	run();
 	world_crash(world, 1, true);
 	boot(3); /* a machine of which the store is empty */
-	assert_int_equal(consensus_recover(world_store(world, 3), 3, world_address(world, 3)),
-			 CONSENSUS_E_NOT_LEADER);
+	assert_int_equal(
+		consensus_recover(world_store(world, 3), 3, world_address(world, 3)),
+		CONSENSUS_E_NOT_LEADER);
 	boot(1);
 	run();
 	assert_false(servers[1].leading);

@@ -25,7 +25,7 @@ static void stop(void *owner, unsigned slot)
 
 static int setup(void **state)
 {
-	static const struct world_rooms rooms = { start, stop, NULL };
+	static const struct world_rooms rooms = {start, stop, NULL};
 
 	log_set_level(0);
 	world = world_new(1, 1, &rooms, NULL);
@@ -42,14 +42,14 @@ static int teardown(void **state)
 
 static void put(struct iovec key, struct iovec value)
 {
-	struct store_change change = { key, value };
+	struct store_change change = {key, value};
 
 	assert_int_equal(store->ops->apply_now(store->impl, &change, 1), 0);
 }
 
 static struct raft_buffer servers_of(unsigned n)
 {
-	struct consensus_servers servers = { .n = n };
+	struct consensus_servers servers = {.n = n};
 	struct raft_buffer buf;
 
 	for (unsigned i = 0; i < n; i++) {
@@ -62,17 +62,19 @@ static struct raft_buffer servers_of(unsigned n)
 	return buf;
 }
 
-static void put_entry(uint64_t index, uint64_t term, unsigned short type, const char *text)
+static void put_entry(uint64_t index, uint64_t term, unsigned short type,
+		      const char *text)
 {
-	struct raft_entry e = { .term = term, .type = type, .buf = { (void *)text, strlen(text) } };
-	struct raft_buffer servers = { 0 };
+	struct raft_entry e = {
+		.term = term, .type = type, .buf = {(void *)text, strlen(text)}};
+	struct raft_buffer servers = {0};
 	uint8_t key[CONSENSUS_KEY_MAX];
 	struct iovec value;
 
 	if (type == RAFT_CHANGE)
 		e.buf = servers = servers_of(1);
 	value = consensus_log_entry_pack(index, &e);
-	put((struct iovec){ key, consensus_log_entry_key(index, key) }, value);
+	put((struct iovec){key, consensus_log_entry_key(index, key)}, value);
 	free(value.iov_base);
 	raft_free(servers.base);
 }
@@ -82,19 +84,19 @@ static void put_term(uint64_t term, uint64_t vote)
 	uint8_t value[CONSENSUS_TERM_LEN];
 
 	consensus_log_term_pack(term, vote, value);
-	put(consensus_log_term_key(), (struct iovec){ value, sizeof(value) });
+	put(consensus_log_term_key(), (struct iovec){value, sizeof(value)});
 }
 
 static void put_snapshot(uint64_t index, uint64_t term)
 {
-	struct consensus_log_snapshot s = { .index = index,
-					    .term = term,
-					    .servers = { .index = 1, .servers = { .n = 1 } },
-					    .state = { (void *)"state", 5 } };
+	struct consensus_log_snapshot s = {.index = index,
+					   .term = term,
+					   .servers = {.index = 1, .servers = {.n = 1}},
+					   .state = {(void *)"state", 5}};
 	struct iovec value;
 
 	s.servers.servers.of[0] =
-		(struct consensus_server){ 1, "10.0.0.1:7777", CONSENSUS_VOTER };
+		(struct consensus_server){1, "10.0.0.1:7777", CONSENSUS_VOTER};
 	value = consensus_log_snapshot_pack(&s);
 	put(consensus_log_snapshot_key(), value);
 	free(value.iov_base);
@@ -181,7 +183,8 @@ static void every_byte_counts(void **state)
 {
 	put_log();
 	put_snapshot(3, 3);
-	assert_int_equal(store->ops->each(store->impl, (struct iovec){ (void *)"consensus/", 10 },
+	assert_int_equal(store->ops->each(store->impl,
+					  (struct iovec){(void *)"consensus/", 10},
 					  flip, NULL),
 			 0);
 }
@@ -194,7 +197,7 @@ static void cut(struct iovec key)
 	assert_int_equal(store->ops->get(store->impl, key, &value), 0);
 	bytes = value.iov_base;
 	for (size_t i = 0; i < value.iov_len; i++) {
-		put(key, (struct iovec){ bytes, i });
+		put(key, (struct iovec){bytes, i});
 		assert_damaged();
 	}
 	put(key, value);
@@ -209,29 +212,30 @@ static void a_torn_value_is_refused(void **state)
 	put_snapshot(3, 3);
 	cut(consensus_log_term_key());
 	cut(consensus_log_snapshot_key());
-	cut((struct iovec){ key, consensus_log_entry_key(3, key) });
+	cut((struct iovec){key, consensus_log_entry_key(3, key)});
 	assert_int_equal(load(&log), 0);
 	consensus_log_fini(&log);
 }
 
-static void delete(uint64_t index)
+static void delete (uint64_t index)
 {
 	uint8_t key[CONSENSUS_KEY_MAX];
 
-	put((struct iovec){ key, consensus_log_entry_key(index, key) }, (struct iovec){ 0 });
+	put((struct iovec){key, consensus_log_entry_key(index, key)},
+	    (struct iovec){0});
 }
 
 static void a_gap_is_refused(void **state)
 {
 	put_log();
-	delete(2);
+	delete (2);
 	assert_damaged();
 }
 
 static void a_log_without_its_beginning_is_refused(void **state)
 {
 	put_log();
-	delete(1);
+	delete (1);
 	assert_damaged();
 }
 
@@ -265,12 +269,12 @@ static void an_entry_of_a_later_term_is_refused(void **state)
 
 static void an_entry_under_another_key_is_refused(void **state)
 {
-	struct raft_entry e = { .term = 3, .type = RAFT_COMMAND };
+	struct raft_entry e = {.term = 3, .type = RAFT_COMMAND};
 	uint8_t key[CONSENSUS_KEY_MAX];
 	struct iovec value = consensus_log_entry_pack(6, &e);
 
 	put_log();
-	put((struct iovec){ key, consensus_log_entry_key(5, key) }, value);
+	put((struct iovec){key, consensus_log_entry_key(5, key)}, value);
 	free(value.iov_base);
 	assert_damaged();
 }
@@ -278,7 +282,8 @@ static void an_entry_under_another_key_is_refused(void **state)
 static void one_kind_of_value_is_not_another(void **state)
 {
 	struct consensus_log_snapshot s;
-	struct raft_entry e = { .term = 3, .type = RAFT_COMMAND, .buf = { (void *)"x", 1 } };
+	struct raft_entry e = {
+		.term = 3, .type = RAFT_COMMAND, .buf = {(void *)"x", 1}};
 	struct iovec value = consensus_log_entry_pack(5, &e);
 	uint64_t term, vote;
 
@@ -294,7 +299,9 @@ static void servers_are_read_within_their_bytes(void **state)
 	struct consensus_servers servers;
 	size_t n_refused = 0;
 
-	assert_int_equal(consensus_servers_unpack((struct iovec){ buf.base, buf.len }, &servers), 0);
+	assert_int_equal(
+		consensus_servers_unpack((struct iovec){buf.base, buf.len}, &servers),
+		0);
 	assert_int_equal(servers.n, 3);
 	assert_int_equal(servers.of[2].node, 3);
 	assert_string_equal(servers.of[2].address, "10.0.0.3:7777");
@@ -303,7 +310,8 @@ static void servers_are_read_within_their_bytes(void **state)
 
 		assert_non_null(copy);
 		memcpy(copy, buf.base, i);
-		n_refused += consensus_servers_unpack((struct iovec){ copy, i }, &servers) != 0;
+		n_refused += consensus_servers_unpack((struct iovec){copy, i},
+						      &servers) != 0;
 		free(copy);
 	}
 	/* All but the padding matters. */
@@ -315,7 +323,7 @@ static void servers_that_cannot_be_are_refused(void **state)
 {
 	struct raft_buffer buf = servers_of(2);
 	uint8_t *p = buf.base;
-	struct iovec bytes = { buf.base, buf.len };
+	struct iovec bytes = {buf.base, buf.len};
 	struct consensus_servers servers;
 
 	p[0] = 2; /* another version */

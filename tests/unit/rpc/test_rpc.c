@@ -236,6 +236,25 @@ static void a_node_outside_of_the_view_is_served_by_membership_only(void **state
 	assert_int_equal(rpc_counters(f->nodes[1].rpc)->refused, 1);
 }
 
+static void a_server_is_called_outside_of_the_view_by_the_rooms_below_it(void **state)
+{
+	struct fixture *f = *state;
+	struct rpc_peer server = { 3, world_address(f->w, 3) };
+	struct outcome o, below, after;
+
+	assert_int_equal(rpc_set_servers(f->nodes[1].rpc, &server, 1), 0);
+	set_view(f, 1, 2, 2);
+	call(f, 1, 3, ECHO, 1, 0, &o);
+	call(f, 1, 3, OPEN, 9, 0, &below);
+	world_run(f->w, NSEC_PER_SEC);
+	assert_int_equal(o.status, RPC_DOWN);
+	assert_int_equal(below.status, RPC_OK);
+	assert_int_equal(rpc_set_servers(f->nodes[1].rpc, NULL, 0), 0);
+	call(f, 1, 3, OPEN, 9, 0, &after);
+	world_run(f->w, NSEC_PER_SEC);
+	assert_int_equal(after.status, RPC_DOWN);
+}
+
 static void a_request_of_an_older_view_is_refused(void **state)
 {
 	struct fixture *f = *state;
@@ -413,6 +432,7 @@ int main(void)
 		T(a_call_without_an_answer_times_out),
 		T(a_node_outside_of_the_view_is_not_called),
 		T(a_node_outside_of_the_view_is_served_by_membership_only),
+		T(a_server_is_called_outside_of_the_view_by_the_rooms_below_it),
 		T(a_request_of_an_older_view_is_refused),
 		T(leaving_the_view_ends_calls),
 		T(a_broken_link_ends_calls_and_the_next_opens_another),

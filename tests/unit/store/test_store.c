@@ -132,6 +132,27 @@ static void what_was_put_is_got_after_done_and_not_before(void **state)
 	assert_value("key", "");
 }
 
+static void what_is_put_at_once_is_got_at_once_also_beside_a_batch(void **state)
+{
+	struct store_change c[] = {put("a", "1"), put("b", "2")}, later = put("c", "3");
+	int place;
+
+	apply(&later, 1, &place);
+	assert_int_equal(store->ops->apply_now(store->impl, c, 2), 0);
+	assert_value("a", "1");
+	assert_value("b", "2");
+	wait_done();
+	assert_value("c", "3");
+	c[1].value.iov_base = NULL;
+	assert_int_equal(store->ops->apply_now(store->impl, c, 2), 0);
+	assert_value("b", NULL);
+	c[1].key.iov_len = 0;
+	assert_int_equal(store->ops->apply_now(store->impl, c, 2), -EINVAL);
+	close_store();
+	open_store();
+	assert_value("a", "1");
+}
+
 static void the_changes_are_copied(void **state)
 {
 	char key[] = "key", value[] = "value";
@@ -415,6 +436,8 @@ static void a_full_store_says_that_no_space_is_left(void **state)
 	wait_done();
 	assert_int_equal(results[0], -ENOSPC);
 	assert_int_equal(results[1], 0);
+	c[0] = put("small", "new");
+	assert_int_equal(store->ops->apply_now(store->impl, c, 2), -ENOSPC);
 	assert_value("small", "old");
 	assert_value("big", NULL);
 	put_now("small", "new");
@@ -437,6 +460,7 @@ int main(void)
 #define TEST(name_) cmocka_unit_test_setup_teardown(name_, setup, teardown)
 	static const struct CMUnitTest tests[] = {
 		TEST(what_was_put_is_got_after_done_and_not_before),
+		TEST(what_is_put_at_once_is_got_at_once_also_beside_a_batch),
 		TEST(the_changes_are_copied),
 		TEST(a_key_is_deleted_and_an_absent_one_is_no_error),
 		TEST(batches_are_done_in_the_order_of_the_calls),
