@@ -35,11 +35,16 @@ static void on_option(int val, const char *argument)
 	wait_for = (unsigned)session_number(argument, 100000, "number of nodes");
 }
 
+/* What the node is to the cluster, and whether it is this one. */
 static const char *role(const Ssi__Control__Node *n)
 {
-	if (n->leader)
-		return n->self ? "leader, here" : "leader";
-	return n->self ? "here" : "";
+	static const char *const names[][2] = {
+		{ "", "here" },
+		{ "voter", "voter, here" },
+		{ "leader", "leader, here" },
+	};
+
+	return names[n->leader ? 2 : n->voter ? 1 : 0][n->self];
 }
 
 static void show(const struct session_options *o, const Ssi__Control__Nodes *nodes)

@@ -79,6 +79,7 @@ void control_on_nodes(struct control_connection *c, const Ssi__Control__NodesReq
 		p->memory_total = n->load.memory_total;
 		p->memory_available = n->load.memory_available;
 		p->leader = n->id == view->leader;
+		p->voter = n->voter;
 		p->self = n->id == rpc_self(c->control->n.rpc);
 	}
 	reply.epoch = view->epoch;
@@ -122,9 +123,8 @@ static void on_token(void *owner, int result, const char *token)
 				    strerror(-result));
 	if (result > 0)
 		return control_fail(c, RPC_DOWN,
-				    "tokens are made on the node that founded the cluster, %s",
-				    node_name(c->control,
-					      membership_view(c->control->n.membership)->leader));
+				    "the cluster has no leader now, who makes tokens: see "
+				    "ssi-nodes");
 	reply.token = (char *)token;
 	event.body_case = SSI__CONTROL__EVENT__BODY_TOKEN;
 	event.token = &reply;

@@ -29,7 +29,7 @@
 #include <sys/stat.h>
 #include <time.h>
 
-enum { FOUNDER = 1 };
+enum { FOUNDER = 1, REFERRALS_MAX = 4 };
 
 static int random_bytes(void *ret, size_t len)
 {
@@ -180,9 +180,10 @@ static int say(char **ret_text, int r, const char *format, ...)
 	return r;
 }
 
-/* One exchange with the founder.  Outcomes have their text. */
-static int ask(const struct membership_token *token, struct membership_join_request *request,
-	       nsec_t timeout, struct membership_join_reply *ret, char **ret_text)
+/* One exchange with a member at @address.  Outcomes have their text. */
+static int ask_one(const struct membership_token *token, const char *address,
+		   struct membership_join_request *request, nsec_t timeout,
+		   struct membership_join_reply *ret, char **ret_text)
 {
 	_cleanup_free_ uint8_t *data = NULL, *answer = NULL;
 	const char *text = NULL;
@@ -193,21 +194,39 @@ static int ask(const struct membership_token *token, struct membership_join_requ
 	r = membership_join_request_pack(request, &data, &len);
 	if (r)
 		return say(ret_text, err_fold(r), "out of memory");
-	r = transport_tcp_join(token->address, token->fingerprint, data, len, timeout, &answer,
+	r = transport_tcp_join(address, token->fingerprint, data, len, timeout, &answer,
 			       &answer_len, &text);
 	if (r)
-		return say(ret_text, FOUNDING_E_NETWORK, "%s: %s", token->address,
+		return say(ret_text, FOUNDING_E_NETWORK, "%s: %s", address,
 			   text ? text : strerror(-r));
 	r = membership_join_reply_unpack((struct iovec){ answer, answer_len }, ret);
 	if (r)
 		return say(ret_text, FOUNDING_E_NETWORK, "%s: the answer makes no sense",
-			   token->address);
+			   address);
 	if (ret->status == JOIN_TRY_AGAIN)
-		return say(ret_text, FOUNDING_E_NETWORK, "%s: %s", token->address, ret->text);
-	if (ret->status != JOIN_ADMITTED)
+		return say(ret_text, FOUNDING_E_NETWORK, "%s: %s", address, ret->text);
+	if (ret->status == JOIN_REFUSED)
 		return say(ret_text, FOUNDING_E_TOKEN, "refused: %s",
-			   ret->text[0] ? ret->text : "the founder gave no reason");
+			   ret->text[0] ? ret->text : "the leader gave no reason");
 	return 0;
+}
+
+/* The token's member, and the leader that it refers to, which may change on the way. */
+static int ask(const struct membership_token *token, struct membership_join_request *request,
+	       nsec_t timeout, struct membership_join_reply *ret, char **ret_text)
+{
+	_cleanup_free_ char *address = strdup(token->address);
+	int r;
+
+	for (unsigned i = 0; i < REFERRALS_MAX && address; i++) {
+		r = ask_one(token, address, request, timeout, ret, ret_text);
+		if (r || ret->status == JOIN_ADMITTED)
+			return r;
+		free(address);
+		address = TAKE(ret->leader_address);
+		membership_join_reply_fini(ret);
+	}
+	return say(ret_text, FOUNDING_E_NETWORK, "%s: nobody leads the cluster", token->address);
 }
 
 /* Is what the founder sent of the authority that the token names? */

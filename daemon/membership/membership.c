@@ -5,7 +5,8 @@
  * extends the lease, counted from when it was *sent*, and brings the view if
  * ours is older.  The leader also tells views as they are committed.
  *
- * Failure modes: no reply -> again soon, until the lease ends and the owner is
+ * Failure modes: no reply, or from one that does not lead -> again soon, with
+ * another (membership_find.c), until the lease ends and the owner is
  * told to stop acting; renewals go on, and the first that is answered brings a
  * new view (with a new incarnation of us) and a new lease.  A view that is not
  * newer than ours is dropped.  RPC_STALE -> the leader knows another start of
@@ -28,7 +29,6 @@ enum {
 
 static void on_renew_timer(struct env_timer *timer);
 static void on_lease_timer(struct env_timer *timer);
-static int tell_rpc(struct membership *m, const struct membership_view *view);
 
 DEFINE_CLEANUP(struct membership, membership_free)
 
@@ -56,12 +56,33 @@ static int config_copy(struct membership *m, const struct membership_config *c)
 	return 0;
 }
 
+/* Nodes to talk to: those of @map that are up, and in any state its leader and voters;
+ * without a map the one that this node joined by. */
+static int tell_rpc(struct membership *m, const struct membership_map *map)
+{
+	const struct membership_view *view = map ? map->view : NULL;
+	_cleanup_free_ struct rpc_peer *peers =
+		calloc((view ? view->n_nodes : 0) + 1, sizeof(*peers));
+	size_t n = 0;
+
+	if (!peers)
+		return err_origin(-ENOMEM);
+	for (size_t i = 0; view && i < view->n_nodes; i++) {
+		const struct membership_node *node = &view->nodes[i];
+
+		if (node->state == MEMBER_UP || node->voter || node->id == view->leader)
+			peers[n++] = (struct rpc_peer){ node->id, node->address };
+	}
+	if (!view)
+		peers[n++] = (struct rpc_peer){ m->config.leader, m->config.leader_address };
+	return rpc_set_view(m->rpc, view ? view->epoch : 0, peers, n);
+}
+
 int membership_new(struct membership **ret, const struct env *env, const struct store *store,
 		   struct rpc *rpc, const struct membership_config *config,
 		   const struct membership_events *events, void *owner)
 {
 	_cleanup_(membership_freep) struct membership *m = NULL;
-	struct rpc_peer leader = { config->leader, config->leader_address };
 	int r;
 
 	m = calloc(1, sizeof(*m));
@@ -76,12 +97,12 @@ int membership_new(struct membership **ret, const struct env *env, const struct 
 	m->lease_timer.cb = on_lease_timer;
 	m->start = env_random_u64(env);
 	r = config_copy(m, config);
-	if (!r && m->config.self == m->config.leader)
-		r = membership_leader_new(m);
 	if (!r)
 		r = membership_known_load(m);
 	if (!r)
-		r = m->map ? tell_rpc(m, m->map->view) : rpc_set_view(rpc, 0, &leader, 1);
+		r = tell_rpc(m, m->map);
+	if (!r)
+		r = membership_server_new(m);
 	if (!r)
 		r = env_arm(env, &m->lease_timer, m->config.lease);
 	if (!r)
@@ -107,27 +128,15 @@ struct membership *membership_free(struct membership *m)
 		rpc_cancel(m->rpc, m->wanting);
 	if (m->leaving)
 		rpc_cancel(m->rpc, m->leaving);
+	env_disarm(m->env, &m->tell_timer);
+	m->consensus = consensus_free(m->consensus);
 	m->leader = membership_leader_free(m);
+	m->state = membership_state_free(m->state);
 	m->map = membership_map_free(m->map);
 	free(m->ca_pem);
 	free(m->ca_key_pem);
 	free(m);
 	return NULL;
-}
-
-/* Nodes to talk to: those that are up, and the leader in any state. */
-static int tell_rpc(struct membership *m, const struct membership_view *view)
-{
-	_cleanup_free_ struct rpc_peer *peers = calloc(view->n_nodes + 1, sizeof(*peers));
-	size_t n = 0;
-
-	if (!peers)
-		return err_origin(-ENOMEM);
-	for (size_t i = 0; i < view->n_nodes; i++)
-		if (view->nodes[i].state == MEMBER_UP || view->nodes[i].id == view->leader)
-			peers[n++] = (struct rpc_peer){ view->nodes[i].id,
-							view->nodes[i].address };
-	return rpc_set_view(m->rpc, view->epoch, peers, n);
 }
 
 /* A view carries no loads: keep what we have heard. */
@@ -166,10 +175,9 @@ void membership_take_view(struct membership *m, struct membership_map *owned_map
 {
 	_cleanup_(membership_map_freep) struct membership_map *map = owned_map, *old = NULL;
 
-	if (map->view->leader != m->config.leader ||
-	    (m->map && map->view->epoch <= m->map->view->epoch))
+	if (m->map && map->view->epoch <= m->map->view->epoch)
 		return;
-	if (tell_rpc(m, map->view)) {
+	if (tell_rpc(m, map)) {
 		log_warning("no memory for view %llu, asking for it again",
 			    (unsigned long long)map->view->epoch);
 		return;
@@ -180,6 +188,8 @@ void membership_take_view(struct membership *m, struct membership_map *owned_map
 	log_info("view %llu: %zu members", (unsigned long long)m->map->view->epoch,
 		 m->map->view->n_nodes);
 	membership_known_save(m);
+	/* A new leader waits for us: at once, before our lease ends. */
+	membership_find_referred(m, m->map->view->leader);
 	membership_announce(m, m->known_timer.due ? NULL : old);
 }
 
@@ -234,13 +244,19 @@ static void on_renew_timer(struct env_timer *timer)
 		renew_again(m, m->config.lease / RETRY_FRACTION);
 }
 
+/* @view may be NULL. */
+static void take_copy(struct membership *m, const struct membership_map *view)
+{
+	struct membership_map *copy = NULL;
+
+	if (view && !membership_map_copy(&copy, view))
+		membership_take_view(m, copy);
+}
+
 static void take_renewed(struct membership *m, const struct membership_renewed *renewed)
 {
-	struct membership_map *view = NULL;
-
 	m->incarnation = renewed->incarnation;
-	if (renewed->view && !membership_map_copy(&view, renewed->view))
-		membership_take_view(m, view);
+	take_copy(m, renewed->view);
 	/* No lease without the view that it is for. */
 	if (!m->map || m->map->view->epoch < renewed->epoch)
 		return;
@@ -259,6 +275,12 @@ void membership_on_renewed(struct membership *m, enum rpc_status status, const c
 			   const struct membership_renewed *renewed)
 {
 	m->renewing = NULL;
+	if (status == RPC_OK && renewed->leader != NODE_NONE) {
+		take_copy(m, renewed->view);
+		membership_find_referred(m, renewed->leader);
+		renew_again(m, m->config.lease / RETRY_FRACTION);
+		return;
+	}
 	if (status == RPC_OK) {
 		take_renewed(m, renewed);
 		renew_again(m, m->config.lease / RENEW_FRACTION);
@@ -267,6 +289,8 @@ void membership_on_renewed(struct membership *m, enum rpc_status status, const c
 	log_debug("the lease was not renewed: %s, trying again", text);
 	if (status == RPC_STALE)
 		m->incarnation = 0;
+	else
+		membership_find_failed(m);
 	m->sent_at = env_now(m->env);
 	renew_again(m, m->config.lease / RETRY_FRACTION);
 }

@@ -2,13 +2,15 @@
 /*
  * Who is in the cluster: the map, its views, leases and PID blocks.
  *
- * Knows: env, store, rpc.  Tells: its owner, through struct membership_events.
+ * Knows: env, store, rpc, consensus.  Tells: its owner, through struct
+ * membership_events.
  *
- * This first form decides with one voter, the founder (the leader); the
- * interface is that of the form with Raft.  Every node renews its lease with
- * the leader twice a second and sends its load along; the reply carries the
- * epoch, and the view when the node's is older.  A member whose lease ends is
- * LOST in the next view, and UP again, as a new incarnation, when it returns.
+ * The map is the state of a replicated log (consensus.h) among some of the members,
+ * the voters: the founder until there are three members, then three to seven of
+ * them; one is elected leader.  Every node renews its lease with the leader twice a
+ * second and sends its load along; the reply carries the epoch, and the view when
+ * the node's is older.  A member whose lease ends is LOST in the next view, and UP
+ * again, as a new incarnation, when it returns.
  *
  * Invariants: views are totally ordered by epoch, a node acts only in the
  * newest that it knows; a name, an id and a PID block belong to one member for
@@ -56,6 +58,7 @@ struct membership_node {
 	char address[64]; /* "10.0.0.1:7777" */
 	enum member_state state;
 	uint64_t incarnation; /* counts the starts of its ssid that the leader saw */
+	bool voter;           /* has a vote in who leads */
 	struct membership_load load; /* as of its last renewal */
 };
 
@@ -83,10 +86,11 @@ struct membership_config {
 	node_id self;
 	const char *name;
 	const char *address;     /* what others connect to */
-	node_id leader;          /* the founder */
+	node_id leader;          /* the one that this node joined by, itself if it founded */
 	const char *leader_address;
 	nsec_t lease;            /* default 2 s */
-	/* Leader only, else NULL: the authority's key and certificate (PEM), to sign joiners. */
+	/* Founder only, else NULL: the authority's key and certificate (PEM), to sign joiners;
+	 * every voter is told them. */
 	const char *ca_pem;
 	const char *ca_key_pem;
 	const uint8_t *seal_key; /* 32 bytes that every member is given when it joins */
@@ -112,12 +116,13 @@ node_id membership_home(const struct membership *m, pid_t pid);
  * MEMBERSHIP_E_*. */
 int membership_want_pids(struct membership *m);
 
-/* Joining, leader only.  A token is one-time, kept as a hash, expires after @lifetime.
- * *ret: malloc()ed "SSI1-<base32 of: CA fingerprint, secret>-<address>" line. */
+/* A token is one-time, kept as a hash, expires after @lifetime; the leader makes it, whichever
+ * node is asked.  @token: "SSI1-<base32 of: CA fingerprint, secret>-<address>"; @result:
+ * MEMBERSHIP_E_NOT_LEADER when no leader answers. */
 typedef void (*membership_token_cb)(void *owner, int result, const char *token);
 int membership_new_token(struct membership *m, nsec_t lifetime, membership_token_cb done,
 			 void *owner);
-/* A token that founding_init() made: the SHA-256 of its secret, and when it expires
+/* Leader: a token that founding_init() made: the SHA-256 of its secret, and when it expires
  * (CLOCK_REALTIME).  Nothing changes when it is known already, used or not. */
 typedef void (*membership_added_cb)(void *owner, int result);
 int membership_add_token(struct membership *m, const uint8_t hash[static 32], nsec_t expires,

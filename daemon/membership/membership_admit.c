@@ -9,7 +9,8 @@
  * Failure modes: a bad, used or expired token, a name in use -> refused with a
  * reason (the same one for every bad token: a guesser learns nothing).  The
  * reply is lost -> the member stays JOINING, and the next token with that name
- * replaces it.  The write fails -> TRY_AGAIN, the token is still good.
+ * replaces it.  The leader changes meanwhile -> TRY_AGAIN, the token is still good, or
+ * used up as if the reply were lost.  This node does not lead -> ELSEWHERE.
  */
 #include "membership_internal.h"
 
@@ -20,8 +21,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-
-static const char TOKEN_KEY[] = "membership/token/";
 
 struct join {
 	struct membership_change change;
@@ -39,37 +38,13 @@ struct new_token {
 	char *text;
 };
 
-static void token_key(const uint8_t hash[static TOKEN_HASH], struct membership_change *change)
-{
-	memcpy(change->key, TOKEN_KEY, sizeof(TOKEN_KEY) - 1);
-	memcpy(change->key + sizeof(TOKEN_KEY) - 1, hash, TOKEN_HASH);
-	change->key_len = sizeof(TOKEN_KEY) - 1 + TOKEN_HASH;
-}
-
-/* STORE_E_ABSENT: no such token, as far as is durable. */
-static int token_read(struct membership *m, const struct membership_change *change,
-		      struct membership_token_record *ret)
-{
-	_cleanup_free_ void *data = NULL;
-	struct iovec value;
-	int r;
-
-	r = m->store->ops->get(m->store->impl,
-			       (struct iovec){ (void *)change->key, change->key_len }, &value);
-	if (r)
-		return r;
-	data = value.iov_base;
-	return membership_token_record_unpack(value, ret);
-}
-
 /* Is a change of this very token being written, or waiting to be? */
 static bool token_is_busy(struct membership *m, const struct membership_change *change)
 {
 	const struct membership_change *other;
 
 	LIST_FOREACH(other, &m->leader->tokens, tokens)
-		if (other->key_len == change->key_len &&
-		    !memcmp(other->key, change->key, change->key_len))
+		if (!memcmp(other->token.hash, change->token.hash, TOKEN_HASH))
 			return true;
 	return false;
 }
@@ -103,12 +78,10 @@ static void on_token_durable(struct membership_change *change, struct membership
 		t->done(t->owner, result, result ? NULL : t->text);
 }
 
-static void token_commit(struct membership *m, struct new_token *owned_t, nsec_t expires)
+static void token_commit(struct membership *m, struct new_token *owned_t)
 {
-	struct membership_token_record record = { .expires = expires };
 	struct membership_change *change = &owned_t->change;
 
-	change->value_len = membership_token_record_pack(&record, change->value);
 	change->done = on_token_durable;
 	change->drop = token_drop;
 	LIST_INSERT_HEAD(&m->leader->tokens, change, tokens);
@@ -120,15 +93,16 @@ int membership_new_token(struct membership *m, nsec_t lifetime, membership_token
 {
 	_cleanup_(new_token_freep) struct new_token *t = NULL;
 	struct membership_token token = { 0 };
-	uint8_t hash[TOKEN_HASH];
 	int r;
 
-	if (!m->leader || !m->ca_pem)
+	if (!m->leader)
+		return membership_wire_new_token(m, lifetime, done, owner);
+	if (!m->state->ca_pem)
 		return MEMBERSHIP_E_NOT_LEADER;
 	t = calloc(1, sizeof(*t));
 	if (!t)
 		return err_origin(-ENOMEM);
-	r = authority_fingerprint(m->ca_pem, token.fingerprint);
+	r = authority_fingerprint(m->state->ca_pem, token.fingerprint);
 	if (r)
 		return err_fold(r);
 	env_random(m->env, token.secret, sizeof(token.secret));
@@ -138,9 +112,10 @@ int membership_new_token(struct membership *m, nsec_t lifetime, membership_token
 		return err_origin(-ENOMEM);
 	t->done = done;
 	t->owner = owner;
-	membership_token_hash(token.secret, hash);
-	token_key(hash, &t->change);
-	token_commit(m, TAKE(t), env_realtime(m->env) + lifetime);
+	membership_token_hash(token.secret, t->change.token.hash);
+	t->change.token.record.expires = env_realtime(m->env) + lifetime;
+	t->change.has_token = true;
+	token_commit(m, TAKE(t));
 	return 0;
 }
 
@@ -148,8 +123,6 @@ int membership_add_token(struct membership *m, const uint8_t hash[static 32], ns
 			 membership_added_cb done, void *owner)
 {
 	_cleanup_(new_token_freep) struct new_token *t = NULL;
-	struct membership_token_record record;
-	int r;
 
 	if (!m->leader)
 		return MEMBERSHIP_E_NOT_LEADER;
@@ -158,35 +131,49 @@ int membership_add_token(struct membership *m, const uint8_t hash[static 32], ns
 		return err_origin(-ENOMEM);
 	t->added = done;
 	t->owner = owner;
-	token_key(hash, &t->change);
-	r = token_read(m, &t->change, &record);
-	if (r < 0)
-		return err_fold(r);
-	if (r == STORE_E_ABSENT) {
-		token_commit(m, TAKE(t), expires);
-		return 0;
-	}
+	memcpy(t->change.token.hash, hash, TOKEN_HASH);
+	t->change.token.record.expires = expires;
 	/* Known: nothing to write, but done comes as always. */
-	t->change.key_len = 0;
-	token_commit(m, TAKE(t), expires);
+	t->change.has_token = !membership_state_token(m->state, hash);
+	token_commit(m, TAKE(t));
 	return 0;
 }
 
-static void refuse(membership_join_cb done, void *owner, enum membership_join_status status,
-		   const char *text)
+static void answer(membership_join_cb done, void *owner, enum membership_join_status status,
+		   const char *text, const char *leader_address)
 {
 	struct membership_join_reply reply = { .status = status,
 					       .text = (char *)text,
 					       .cluster = "",
 					       .ca = "",
 					       .cert = "",
-					       .leader_address = "" };
+					       .leader_address = (char *)leader_address };
 	_cleanup_free_ uint8_t *data = NULL;
 	size_t len = 0;
 
 	/* Without memory: an empty reply, which is REFUSED without a reason. */
 	(void)membership_join_reply_pack(&reply, &data, &len);
 	done(owner, data, len);
+}
+
+static void refuse(membership_join_cb done, void *owner, enum membership_join_status status,
+		   const char *text)
+{
+	answer(done, owner, status, text, "");
+}
+
+/* This node does not lead: who does? */
+static void send_elsewhere(struct membership *m, membership_join_cb done, void *owner)
+{
+	const struct membership_node *leader =
+		membership_node(m, consensus_leader(m->consensus));
+
+	if (!leader && m->map)
+		leader = membership_node(m, m->map->view->leader);
+	if (leader && leader->id != m->config.self)
+		answer(done, owner, JOIN_ELSEWHERE, "another node admits", leader->address);
+	else
+		refuse(done, owner, JOIN_TRY_AGAIN, "the cluster has no leader now, try again later");
 }
 
 static struct join *join_free(struct join *j)
@@ -217,7 +204,7 @@ static void on_join_durable(struct membership_change *change, struct membership 
 		result = membership_join_reply_pack(&j->reply, &data, &len);
 	if (result) {
 		refuse(j->done, j->owner, JOIN_TRY_AGAIN,
-		       "the founder cannot write its map, try again later");
+		       "the cluster's leader changes, try again");
 		return;
 	}
 	log_notice("node %u (%s) was admitted", j->reply.id, j->name);
@@ -225,25 +212,17 @@ static void on_join_durable(struct membership_change *change, struct membership 
 }
 
 /* NULL, or why this joiner gets no further. */
-static const char *check_token(struct membership *m, const struct join *j,
-			       enum membership_join_status *ret_status)
+static const char *check_token(struct membership *m, struct join *j)
 {
 	static const char bad[] = "the token is unknown, used or expired; make a new one "
 				  "with ssi-admin token";
-	struct membership_token_record record;
-	int r;
+	const struct membership_token_record *record =
+		membership_state_token(m->state, j->change.token.hash);
 
-	*ret_status = JOIN_REFUSED;
-	r = token_read(m, &j->change, &record);
-	if (r == STORE_E_ABSENT)
-		return bad;
-	if (r) {
-		*ret_status = JOIN_TRY_AGAIN;
-		return "the founder cannot read its store, try again later";
-	}
-	if (record.used_by || record.expires < env_realtime(m->env) ||
+	if (!record || record->used_by || record->expires < env_realtime(m->env) ||
 	    token_is_busy(m, &j->change))
 		return bad;
+	j->change.token.record = *record;
 	return NULL;
 }
 
@@ -262,9 +241,9 @@ static int sign(struct membership *m, const struct membership_join_request *requ
 {
 	int r;
 
-	r = authority_sign(m->ca_pem, m->ca_key_pem, request->csr, id, &ret->cert);
+	r = authority_sign(m->state->ca_pem, m->state->ca_key_pem, request->csr, id, &ret->cert);
 	if (!r)
-		r = authority_cluster(m->ca_pem, &ret->cluster);
+		r = authority_cluster(m->state->ca_pem, &ret->cluster);
 	if (r)
 		return err_fold(r);
 	ret->status = JOIN_ADMITTED;
@@ -272,7 +251,7 @@ static int sign(struct membership *m, const struct membership_join_request *requ
 	ret->leader = m->config.self;
 	memcpy(ret->seal_key, m->seal_key, sizeof(ret->seal_key));
 	ret->text = strdup("");
-	ret->ca = strdup(m->ca_pem);
+	ret->ca = strdup(m->state->ca_pem);
 	ret->leader_address = strdup(m->address);
 	return ret->text && ret->ca && ret->leader_address ? 0 : err_origin(-ENOMEM);
 }
@@ -282,7 +261,6 @@ static int admit(struct membership *m, const struct membership_join_request *req
 		 struct join *j)
 {
 	struct membership_leader *l = m->leader;
-	struct membership_token_record record = { .used_by = l->next->next_id };
 	const struct membership_node *old;
 	int r;
 
@@ -297,9 +275,9 @@ static int admit(struct membership *m, const struct membership_join_request *req
 				      request->address, NULL);
 	if (r)
 		return err_fold(r);
-	l->next->next_id++;
+	j->change.token.record.used_by = l->next->next_id++;
+	j->change.has_token = true;
 	l->dirty = true;
-	j->change.value_len = membership_token_record_pack(&record, j->change.value);
 	return 0;
 }
 
@@ -308,7 +286,6 @@ static const char *decide(struct membership *m, const uint8_t *data, size_t len,
 			  struct join *j, enum membership_join_status *ret_status)
 {
 	_cleanup_(membership_join_request_fini) struct membership_join_request request = { 0 };
-	uint8_t hash[TOKEN_HASH];
 	const char *why;
 	int r;
 
@@ -317,9 +294,8 @@ static const char *decide(struct membership *m, const uint8_t *data, size_t len,
 	if (r)
 		return "the request is not one: the name must be of [a-z0-9-], the address "
 		       "host:port";
-	membership_token_hash(request.secret, hash);
-	token_key(hash, &j->change);
-	why = check_token(m, j, ret_status);
+	membership_token_hash(request.secret, j->change.token.hash);
+	why = check_token(m, j);
 	if (!why)
 		why = check_name(m, request.name);
 	if (why)
@@ -329,7 +305,7 @@ static const char *decide(struct membership *m, const uint8_t *data, size_t len,
 	if (r == -EBADMSG)
 		return "the certificate request is not one";
 	*ret_status = JOIN_TRY_AGAIN;
-	return r ? "the founder cannot admit anybody now, try again later" : NULL;
+	return r ? "the leader cannot admit anybody now, try again later" : NULL;
 }
 
 void membership_on_join(struct membership *m, const uint8_t *data, size_t len,
@@ -339,13 +315,13 @@ void membership_on_join(struct membership *m, const uint8_t *data, size_t len,
 	enum membership_join_status status;
 	const char *why;
 
-	if (!m->leader || !m->ca_pem || !m->ca_key_pem) {
-		refuse(done, owner, JOIN_REFUSED, "this node is not the founder");
+	if (!m->leader || !m->state->ca_key_pem) {
+		send_elsewhere(m, done, owner);
 		return;
 	}
 	j = m->leader->n_joins < MEMBERSHIP_MAX_JOINS ? calloc(1, sizeof(*j)) : NULL;
 	if (!j) {
-		refuse(done, owner, JOIN_TRY_AGAIN, "the founder is busy, try again");
+		refuse(done, owner, JOIN_TRY_AGAIN, "the leader is busy, try again");
 		return;
 	}
 	why = decide(m, data, len, j, &status);

@@ -1,44 +1,33 @@
 /*
- * The leader's changes of the map: durable first, then told.
+ * The leader's changes of the map: committed first, then told.
  *
- * Happy path: decisions are made on leader->next; one write at a time takes all
+ * Happy path: decisions are made on leader->next; one command at a time takes all
  * that were made since the last, as view N+1, together with the tokens that
- * they use up; when it is durable this node takes the view, every member that is
+ * they use up; when it is committed this node takes the view, every member that is
  * up is told, and those who waited are answered.
  *
- * Failure modes: the write fails -> next is what is durable again, everybody who
- * waited is refused; the lease watch and the members' renewals decide again.
- * This room is freed during a write -> the commit goes with it; the loop has
- * stopped, so done does not come any more.
+ * Failure modes: leadership is lost meanwhile -> everybody who waited is refused,
+ * and next goes with the leader; what was proposed may still come to be, under the
+ * next one.  This room is freed during a commit -> the commit goes with it; the
+ * loop has stopped, so done does not come any more.
  */
 #include "membership_internal.h"
 
 #include "err.h"
 #include "log.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <string.h>
 
-static const char MAP_KEY[] = "membership/map";
+/* Clocks of nodes differ: what has expired by one may be good by another. */
+#define TOKEN_REMEMBERED (24 * 3600 * NSEC_PER_SEC)
 
-/* One write. */
+/* One command. */
 struct membership_commit {
 	struct membership *m;
-	struct membership_map *map; /* what becomes durable; NULL: only tokens do */
+	bool has_map;
 	struct membership_change_list changes;
 };
-
-static struct membership_commit *commit_free(struct membership_commit *c)
-{
-	if (!c)
-		return NULL;
-	membership_map_free(c->map);
-	free(c);
-	return NULL;
-}
-
-DEFINE_CLEANUP(struct membership_commit, commit_free)
 
 /* The founder alone, not yet seen. */
 static int first_map(struct membership *m, struct membership_map **ret)
@@ -58,49 +47,26 @@ static int first_map(struct membership *m, struct membership_map **ret)
 	return 0;
 }
 
-/* leader->next afresh, from what is durable. */
-static int next_begin(struct membership *m)
+int membership_commit_begin(struct membership *m)
 {
 	struct membership_leader *l = m->leader;
 	int r;
 
 	l->next = membership_map_free(l->next);
-	if (!l->committed->view->epoch) {
+	l->authority = !m->state->ca_pem && m->ca_pem && m->ca_key_pem;
+	if (!m->state->map->view->epoch) {
 		l->dirty = true;
 		return first_map(m, &l->next);
 	}
-	r = membership_map_copy(&l->next, l->committed);
+	r = membership_map_copy(&l->next, m->state->map);
 	if (r)
 		return err_fold(r);
-	l->dirty = l->next->lease != m->config.lease;
+	/* A new leader is a new view: the members learn of him by it. */
+	l->dirty = l->next->lease != m->config.lease ||
+		   l->next->view->leader != m->config.self;
 	l->next->lease = m->config.lease;
+	l->next->view->leader = m->config.self;
 	return 0;
-}
-
-int membership_commit_load(struct membership *m)
-{
-	struct membership_leader *l = m->leader;
-	_cleanup_free_ void *data = NULL;
-	struct iovec key = { (char *)MAP_KEY, sizeof(MAP_KEY) - 1 }, value;
-	int r;
-
-	r = m->store->ops->get(m->store->impl, key, &value);
-	if (r == STORE_E_ABSENT) {
-		r = membership_map_new(&l->committed, m->config.self);
-		return r ? err_fold(r) : next_begin(m);
-	}
-	if (r)
-		return err_fold(r);
-	data = value.iov_base;
-	r = membership_wire_map_unpack(value, &l->committed);
-	if (r) {
-		log_error("the map in the store is damaged, not starting");
-		return err_fold(r);
-	}
-	if (!membership_map_member(l->committed, m->config.self) ||
-	    l->committed->view->leader != m->config.self)
-		return err_origin(-EINVAL);
-	return next_begin(m);
 }
 
 static void finish_changes(struct membership *m, struct membership_change_list *changes,
@@ -124,104 +90,87 @@ static void drop_changes(struct membership_change_list *changes)
 	}
 }
 
-void membership_commit_tell_self(struct membership *m)
-{
-	const struct membership_map *committed = m->leader->committed;
-	struct membership_map *map;
-
-	if (!committed->view->epoch ||
-	    (m->map && m->map->view->epoch == committed->view->epoch))
-		return;
-	if (membership_map_copy(&map, committed))
-		log_warning("no memory for view %" PRIu64 ", taking it later",
-			    committed->view->epoch);
-	else
-		membership_take_view(m, map);
-}
-
 static void tell_members(struct membership *m)
 {
-	struct membership_leader *l = m->leader;
+	const struct membership_view *view = m->state->map->view;
 
 	/* Ourselves first: rpc must know whom it may talk to. */
-	membership_commit_tell_self(m);
-	for (size_t i = 0; i < l->committed->view->n_nodes; i++) {
-		const struct membership_node *n = &l->committed->view->nodes[i];
-
-		if (n->state == MEMBER_UP && n->id != m->config.self)
-			(void)membership_wire_tell(m, n->id, l->committed);
-	}
+	membership_server_tell_self(m);
+	for (size_t i = 0; i < view->n_nodes; i++)
+		if (view->nodes[i].state == MEMBER_UP && view->nodes[i].id != m->config.self)
+			(void)membership_wire_tell(m, view->nodes[i].id, m->state->map);
 }
 
 static void forget(struct membership *m, struct membership_commit *c, int result)
 {
-	struct membership_leader *l = m->leader;
-	int r;
+	int r = membership_commit_begin(m);
 
-	if (!l->failing)
-		log_error("the map cannot be written: %s; nothing in the cluster can change "
-			  "until it can",
-			  strerror(-result));
-	l->failing = true;
-	r = next_begin(m);
-	assert(!r); /* without a map there is no leader */
-	(void)r;
+	if (r) {
+		log_error("no memory for the map: %s", strerror(-r));
+		abort(); /* the successor reads it from the log */
+	}
 	finish_changes(m, &c->changes, result);
-	finish_changes(m, &l->waiting, result);
+	finish_changes(m, &m->leader->waiting, result);
 }
 
-static void on_durable(void *owner, int result)
+static void on_committed(void *owner, int result)
 {
-	_cleanup_(commit_freep) struct membership_commit *c = owner;
+	_cleanup_free_ struct membership_commit *c = owner;
 	struct membership *m = c->m;
-	struct membership_leader *l = m->leader;
 
-	l->commit = NULL;
+	m->leader->commit = NULL;
 	if (result) {
-		forget(m, c, result);
+		forget(m, c, result < 0 ? result : -ECANCELED);
 		return;
 	}
-	l->failing = false;
-	if (c->map) {
-		membership_map_free(l->committed);
-		l->committed = TAKE(c->map);
+	if (c->has_map)
 		tell_members(m);
-	}
 	finish_changes(m, &c->changes, 0);
 	membership_commit_flush(m);
 }
 
-/* Write @c: the map, and every token that a change brings along. */
-static int commit_apply(struct membership *m, struct membership_commit *c)
+/* Tokens that nobody can use any more go, with the next that comes. */
+static size_t add_expired(struct membership *m, struct membership_token_change *tokens)
 {
-	_cleanup_free_ struct store_change *list = NULL;
-	_cleanup_free_ uint8_t *data = NULL;
+	struct membership_state_token *t, *next;
+	size_t n = 0;
+
+	HASH_ITER(hh, m->state->tokens, t, next)
+		if (t->record.expires + TOKEN_REMEMBERED < env_realtime(m->env))
+			memcpy(tokens[n++].hash, t->hash, TOKEN_HASH);
+	return n;
+}
+
+/* Propose @c: the map, and every token that a change brings along. */
+static int propose(struct membership *m, struct membership_commit *c)
+{
+	struct membership_leader *l = m->leader;
+	_cleanup_free_ struct membership_token_change *tokens = NULL;
+	struct membership_command command = {
+		.map = c->has_map ? l->next : NULL,
+		.ca_pem = l->authority ? m->ca_pem : NULL,
+		.ca_key_pem = l->authority ? m->ca_key_pem : NULL,
+	};
 	struct membership_change *change;
-	size_t n = 0, len;
+	struct iovec bytes = { 0 };
+	size_t n = HASH_COUNT(m->state->tokens);
 	int r;
 
 	TAILQ_FOREACH(change, &c->changes, in)
 		n++;
-	list = calloc(n + 1, sizeof(*list));
-	if (!list)
+	command.tokens = tokens = calloc(n + 1, sizeof(*tokens));
+	if (!tokens)
 		return err_origin(-ENOMEM);
-	n = 0;
 	TAILQ_FOREACH(change, &c->changes, in)
-		if (change->key_len)
-			list[n++] = (struct store_change){
-				{ change->key, change->key_len },
-				{ change->value, change->value_len },
-			};
-	if (c->map) {
-		r = membership_wire_map_pack(c->map, &data, &len);
-		if (r)
-			return err_fold(r);
-		list[n++] = (struct store_change){
-			{ (char *)MAP_KEY, sizeof(MAP_KEY) - 1 },
-			{ data, len },
-		};
-	}
-	return m->store->ops->apply(m->store->impl, list, n, on_durable, c);
+		if (change->has_token)
+			tokens[command.n_tokens++] = change->token;
+	if (command.n_tokens)
+		command.n_tokens += add_expired(m, tokens + command.n_tokens);
+	r = membership_command_pack(&command, &bytes);
+	if (!r)
+		r = consensus_propose(m->consensus, bytes, on_committed, c);
+	free(bytes.iov_base);
+	return r;
 }
 
 static bool something_to_write(const struct membership_leader *l)
@@ -229,16 +178,16 @@ static bool something_to_write(const struct membership_leader *l)
 	struct membership_change *change;
 
 	TAILQ_FOREACH(change, &l->waiting, in)
-		if (change->key_len)
+		if (change->has_token)
 			return true;
-	return l->dirty;
+	return l->dirty || l->authority;
 }
 
 void membership_commit_flush(struct membership *m)
 {
 	struct membership_leader *l = m->leader;
-	_cleanup_(commit_freep) struct membership_commit *c = NULL;
-	int r = 0;
+	_cleanup_free_ struct membership_commit *c = NULL;
+	int r;
 
 	if (l->commit)
 		return;
@@ -252,17 +201,15 @@ void membership_commit_flush(struct membership *m)
 	c->m = m;
 	TAILQ_INIT(&c->changes);
 	TAILQ_CONCAT(&c->changes, &l->waiting, in);
-	if (l->dirty) {
-		l->next->view->epoch = l->committed->view->epoch + 1;
-		r = membership_map_copy(&c->map, l->next);
-	}
-	if (!r)
-		r = commit_apply(m, c);
+	c->has_map = l->dirty;
+	if (c->has_map)
+		l->next->view->epoch = m->state->map->view->epoch + 1;
+	r = propose(m, c);
 	if (r) {
-		forget(m, c, r);
+		forget(m, c, r < 0 ? r : -ECANCELED);
 		return;
 	}
-	l->dirty = false;
+	l->dirty = l->authority = false;
 	l->commit = TAKE(c);
 }
 
@@ -278,6 +225,11 @@ void membership_commit_later(struct membership *m, struct membership_change *cha
 	(void)env_arm(m->env, &m->leader->flush, 0);
 }
 
+void membership_commit_refuse(struct membership *m)
+{
+	finish_changes(m, &m->leader->waiting, -ECANCELED);
+}
+
 void membership_commit_fini(struct membership *m)
 {
 	struct membership_leader *l = m->leader;
@@ -285,5 +237,5 @@ void membership_commit_fini(struct membership *m)
 	drop_changes(&l->waiting);
 	if (l->commit)
 		drop_changes(&l->commit->changes);
-	l->commit = commit_free(l->commit);
+	free(TAKE(l->commit));
 }

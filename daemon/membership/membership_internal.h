@@ -2,11 +2,15 @@
 /*
  * What membership's own files share.
  *
- * membership.c is a member, membership_leader.c the leader's renewals and
- * leases, membership_commit.c its changes of the map, membership_admit.c tokens
- * and joins; membership_wire.c is the only one that sees protobuf.
+ * membership.c is a member, membership_find.c how it finds the leader,
+ * membership_server.c a server of the replicated log, membership_leader.c the
+ * leader's renewals and leases, membership_voters.c who should have a vote,
+ * membership_commit.c changes of the map, membership_admit.c tokens and joins;
+ * membership_wire.c, _join.c and _state.c are those that see protobuf.
  */
+#include "consensus.h"
 #include "membership_map.h"
+#include "membership_state.h"
 #include "membership_token.h"
 
 #include <sys/queue.h>
@@ -23,6 +27,7 @@ enum membership_method {
 	MEMBERSHIP_LEAVE = RPC_ROOM_MEMBERSHIP << 8 | 2,
 	MEMBERSHIP_WANT_PIDS = RPC_ROOM_MEMBERSHIP << 8 | 3,
 	MEMBERSHIP_TELL = RPC_ROOM_MEMBERSHIP << 8 | 4,
+	MEMBERSHIP_NEW_TOKEN = RPC_ROOM_MEMBERSHIP << 8 | 5,
 };
 
 struct membership_renewal {
@@ -37,6 +42,7 @@ struct membership_renewed {
 	uint64_t incarnation;
 	nsec_t lease;
 	const struct membership_map *view; /* NULL: the sender's is the newest */
+	node_id leader; /* not NODE_NONE: no lease, this one leads */
 	size_t n_loads;
 	struct {
 		node_id node;
@@ -50,6 +56,8 @@ struct membership {
 	const struct env *env;
 	const struct store *store;
 	struct rpc *rpc;
+	struct consensus *consensus;
+	struct membership_state *state; /* as applied here; a map of epoch 0 but on servers */
 	const struct membership_events *events;
 	void *owner;
 	struct membership_config config; /* strings are copies below */
@@ -59,16 +67,26 @@ struct membership {
 	uint64_t start; /* drawn at this start */
 	uint64_t incarnation;
 	struct membership_map *map; /* NULL before the first view */
+	node_id target;		  /* whom to renew with next */
 	bool lease_told;	    /* what the owner was told last */
 	nsec_t lease_until;	    /* by this node's clock; 0: none */
 	nsec_t sent_at;		    /* the renewal that is under way */
-	struct env_timer renew_timer, lease_timer, leave_timer;
+	struct env_timer renew_timer, lease_timer, tell_timer;
 	struct env_timer known_timer; /* armed: the map was not told yet */
 	struct rpc_request *renewing, *wanting, *leaving;
 	void (*left)(void *owner); /* not NULL: leaving */
 	void *left_owner;
 	struct membership_leader *leader; /* NULL: this node is not */
 };
+
+/* membership_find.c */
+
+/* Whom to ask now. */
+node_id membership_find_target(const struct membership *m);
+/* It does not answer, or does not know who leads: another one next time. */
+void membership_find_failed(struct membership *m);
+/* It says that @leader leads. */
+void membership_find_referred(struct membership *m, node_id leader);
 
 /* membership.c */
 
@@ -91,8 +109,8 @@ struct membership_change {
 	TAILQ_ENTRY(membership_change) in;
 	LIST_ENTRY(membership_change) tokens; /* of leader->tokens, if it is about one */
 	/* A token's record that becomes durable together with the map. */
-	uint8_t key[64], value[32];
-	size_t key_len, value_len;
+	bool has_token;
+	struct membership_token_change token;
 	/* @result: 0 or -errno, and nothing was changed.  Frees the change; so does drop,
 	 * which is for the end of the room and tells nobody. */
 	void (*done)(struct membership_change *change, struct membership *m, int result);
@@ -113,10 +131,10 @@ struct membership_commit;
 
 struct membership_leader {
 	struct membership *m;
-	struct membership_map *committed; /* durable, told */
-	struct membership_map *next;	  /* with every change decided since */
-	bool dirty;			  /* next differs from what was last written */
-	bool failing;			  /* the last write failed, and it was logged */
+	struct membership_map *next;	  /* the state's, with every change decided since */
+	bool dirty;			  /* next differs from what was last proposed */
+	bool authority;			  /* the founder's is to be proposed */
+	bool changing;			  /* a change of the servers is under way */
 	bool exhausted;			  /* that no PIDs are left was logged */
 	struct membership_commit *commit; /* under way, or NULL */
 	struct membership_change_list waiting;
@@ -136,19 +154,40 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 void membership_leader_leave(struct membership *m, struct rpc_call *call, uint64_t start);
 void membership_leader_want_pids(struct membership *m, struct rpc_call *call, uint32_t blocks);
 
+/* membership_server.c */
+int membership_server_new(struct membership *m);
+/* What is committed is this node's own view before anybody else's: a new leader may have
+ * one that the last did not live to tell. */
+void membership_server_tell_self(struct membership *m);
+
+/* membership_voters.c */
+
+/* What stands for a vote. */
+struct membership_voter {
+	node_id node;
+	bool up;    /* its lease is renewed */
+	bool gone;  /* and has not been for long */
+	bool voter;
+};
+/* The next change of the voters, one at a time: one voter until there are three members, then
+ * three, five, seven; whoever is gone is replaced, by the lowest id that is up, before he
+ * loses his vote.  @self, the leader, keeps his.  NODE_NONE: all is well, or nothing can be
+ * done. */
+node_id membership_voters_next(const struct membership_voter *v, size_t n, node_id self,
+			       bool *ret_vote);
+
 /* membership_commit.c */
 
-/* Read the map from the store, or make the first one. */
-int membership_commit_load(struct membership *m);
-/* What is durable is this node's own view before anybody else's: a start of the leader
- * may find a view in the store that the last one did not live to tell. */
-void membership_commit_tell_self(struct membership *m);
+/* leader->next afresh, from what is committed, or the first map. */
+int membership_commit_begin(struct membership *m);
 /* @change->done comes when all that was changed in leader->next before this is durable. */
 void membership_commit(struct membership *m, struct membership_change *change);
 /* The same, but done never comes before this returns. */
 void membership_commit_later(struct membership *m, struct membership_change *change);
 /* Begin a write, if something has changed and none is under way. */
 void membership_commit_flush(struct membership *m);
+/* This node leads no more: what waits is refused. */
+void membership_commit_refuse(struct membership *m);
 void membership_commit_fini(struct membership *m);
 
 /* membership_wire.c */
@@ -157,6 +196,8 @@ extern const struct rpc_method membership_methods[];
 int membership_wire_renew(struct membership *m, const struct membership_renewal *renewal);
 int membership_wire_leave(struct membership *m);
 int membership_wire_want_pids(struct membership *m, uint32_t blocks);
+int membership_wire_new_token(struct membership *m, nsec_t lifetime, membership_token_cb done,
+			      void *owner);
 int membership_wire_tell(struct membership *m, node_id node, const struct membership_map *map);
 void membership_wire_renewed(struct rpc_call *call, const struct membership_renewed *renewed);
 void membership_wire_reply_empty(struct rpc_call *call);

@@ -46,29 +46,6 @@ static ProtobufCMessage *unpack(const ProtobufCMessageDescriptor *type, struct i
 					 bytes.iov_len ? bytes.iov_base : (uint8_t *)"");
 }
 
-size_t membership_token_record_pack(const struct membership_token_record *record,
-				    uint8_t ret[static 32])
-{
-	Ssi__Membership__Token t = SSI__MEMBERSHIP__TOKEN__INIT;
-
-	t.expires_ns = record->expires;
-	t.used_by = record->used_by;
-	return ssi__membership__token__pack(&t, ret);
-}
-
-int membership_token_record_unpack(struct iovec bytes, struct membership_token_record *ret)
-{
-	_cleanup_(message_freep) ProtobufCMessage *message = NULL;
-	const Ssi__Membership__Token *t;
-
-	message = unpack(&ssi__membership__token__descriptor, bytes);
-	if (!message)
-		return err_origin(-EBADMSG);
-	t = (const Ssi__Membership__Token *)message;
-	*ret = (struct membership_token_record){ t->expires_ns, t->used_by };
-	return 0;
-}
-
 int membership_join_request_pack(const struct membership_join_request *request, uint8_t **ret,
 				 size_t *ret_len)
 {
@@ -130,6 +107,8 @@ int membership_join_reply_pack(const struct membership_join_reply *reply, uint8_
 
 static bool reply_is_valid(const Ssi__Membership__JoinReply *p)
 {
+	if (p->status == SSI__MEMBERSHIP__JOIN_REPLY__STATUS__ELSEWHERE)
+		return membership_address_is_valid(p->leader_address);
 	if (p->status != SSI__MEMBERSHIP__JOIN_REPLY__STATUS__ADMITTED)
 		return strlen(p->text) < TEXT_MAX;
 	return p->id && p->leader && p->cluster[0] && strlen(p->cluster) < 64 &&
@@ -148,11 +127,8 @@ int membership_join_reply_unpack(struct iovec bytes, struct membership_join_repl
 	p = (const Ssi__Membership__JoinReply *)message;
 	if (!p || !reply_is_valid(p))
 		return err_origin(-EBADMSG);
-	reply.status = p->status == SSI__MEMBERSHIP__JOIN_REPLY__STATUS__ADMITTED ?
-			       JOIN_ADMITTED :
-		       p->status == SSI__MEMBERSHIP__JOIN_REPLY__STATUS__TRY_AGAIN ?
-			       JOIN_TRY_AGAIN :
-			       JOIN_REFUSED;
+	if (p->status <= SSI__MEMBERSHIP__JOIN_REPLY__STATUS__ELSEWHERE)
+		reply.status = (enum membership_join_status)p->status;
 	reply.id = p->id;
 	reply.leader = p->leader;
 	if (reply.status == JOIN_ADMITTED)

@@ -37,8 +37,6 @@ void membership_known_save(struct membership *m)
 	size_t len;
 	int r;
 
-	if (m->leader)
-		return; /* wrote it before it was told */
 	r = membership_wire_map_pack(m->map, &data, &len);
 	change.value = (struct iovec){data, len};
 	if (r == 0)
@@ -53,8 +51,6 @@ static int load(struct membership *m, struct membership_map **ret)
 	struct iovec value;
 	int r;
 
-	if (m->leader)
-		return membership_map_copy(ret, m->leader->committed);
 	r = m->store->ops->get(m->store->impl, key(), &value);
 	if (r == STORE_E_ABSENT)
 		return membership_map_new(ret, m->config.leader);
@@ -81,10 +77,12 @@ int membership_known_load(struct membership *m)
 
 	if (r != 0)
 		return err_fold(r);
-	if (!m->map->view->epoch || m->map->view->leader != m->config.leader) {
+	m->target = m->config.leader;
+	if (!m->map->view->epoch) {
 		m->map = membership_map_free(m->map);
 		return 0;
 	}
+	m->target = m->map->view->leader;
 	m->known_timer.cb = on_known;
 	return env_arm(m->env, &m->known_timer, 0);
 }

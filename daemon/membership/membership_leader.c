@@ -1,20 +1,24 @@
 /*
- * The leader: who renews, who is late, who gets which PIDs.
+ * The leader: who renews, who is late, who gets which PIDs, who has a vote.
  *
  * Happy path: a renewal of a member that is up is acknowledged at once, without
- * the store.  The first of a start, and the first after LOST or LEFT, makes the
- * member UP with a new incarnation, and is acknowledged when that is durable.
+ * the log.  The first of a start, and the first after LOST or LEFT, makes the
+ * member UP with a new incarnation, and is acknowledged when that is committed.
  *
  * Failure modes: a member is silent for a lease and the margin for drift ->
  * LOST.  A renewal comes while LOST is being written -> it waits, and comes out
  * as a new incarnation.  This node stood still (suspended, stopped) -> what was
  * sent meanwhile is still in its sockets: everybody gets a full lease more.  A
- * renewal of a start that another has followed -> RPC_STALE.
+ * renewal of a start that another has followed -> RPC_STALE.  No majority follows
+ * this leader -> it grants nothing, long before it notices that it is none.
  *
  * Why no lease overlaps LOST: a member counts from when it sent the renewal, the
  * leader from when it received it, which is later; an acknowledgement is given
  * only to a member that is UP in next, and one that was made LOST there is UP
- * again only after that view is durable.
+ * again only after that view is committed.  With a new leader: a lease lasts no
+ * longer than a lease after the last moment at which a majority was known to
+ * follow the leader who gave it; the new one was elected by a majority after that
+ * moment, and calls nobody lost before a lease of its own has passed.
  */
 #include "membership_internal.h"
 
@@ -26,6 +30,8 @@
 
 enum {
 	MARGIN_FRACTION = 8, /* of a lease, for clocks that drift */
+	ALONE_FRACTION = 4,  /* without a majority for this long: no more leases */
+	GONE_LEASES = 5,     /* silent for this long: another gets its vote */
 	WATCH_FRACTION = 20, /* between looks */
 	STALL_FRACTION = 4,  /* this late: we stood still */
 };
@@ -86,6 +92,67 @@ static void extend_all(struct membership_leader *l, nsec_t now)
 			lease->heard = now;
 }
 
+static void on_role_set(void *owner, int result)
+{
+	struct membership *m = owner;
+
+	/* Lost leadership: whoever follows decides again. */
+	if (m->leader)
+		m->leader->changing = false;
+	if (result)
+		log_debug("the voters were not changed: %d, trying again", result);
+}
+
+/* Is @node a voter, as committed? */
+static bool has_vote(struct membership *m, node_id node)
+{
+	size_t n;
+	const struct consensus_server *servers = consensus_servers(m->consensus, &n);
+
+	for (size_t i = 0; i < n; i++)
+		if (servers[i].node == node)
+			return servers[i].role == CONSENSUS_VOTER;
+	return false;
+}
+
+/* The map says who has a vote, for people and for those who look for the leader. */
+static void watch_voters(struct membership *m, nsec_t now)
+{
+	struct membership_leader *l = m->leader;
+	struct membership_view *view = l->next->view;
+	_cleanup_free_ struct membership_voter *v = calloc(view->n_nodes, sizeof(*v));
+	size_t n = 0;
+	node_id change;
+	bool vote;
+
+	for (size_t i = 0; v && i < view->n_nodes; i++) {
+		struct membership_node *node = &view->nodes[i];
+		struct membership_lease *lease = lease_find(l, node->id);
+
+		vote = has_vote(m, node->id);
+		l->dirty = l->dirty || vote != node->voter;
+		node->voter = vote;
+		if (node->state == MEMBER_JOINING)
+			continue;
+		v[n++] = (struct membership_voter){
+			.node = node->id,
+			.up = node->state == MEMBER_UP,
+			.gone = node->state != MEMBER_UP &&
+				(!lease || now > lease->heard + GONE_LEASES * m->config.lease),
+			.voter = vote,
+		};
+	}
+	change = l->changing || !v ? NODE_NONE :
+				     membership_voters_next(v, n, m->config.self, &vote);
+	if (change == NODE_NONE)
+		return;
+	log_info("node %u %s", change, vote ? "gets a vote" : "loses its vote");
+	l->changing = !consensus_set_role(m->consensus, change,
+					  membership_map_member(l->next, change)->address,
+					  vote ? CONSENSUS_VOTER : CONSENSUS_NONE, on_role_set,
+					  m);
+}
+
 static void on_watch(struct env_timer *timer)
 {
 	struct membership_leader *l = container_of(timer, struct membership_leader, watch);
@@ -108,6 +175,7 @@ static void on_watch(struct env_timer *timer)
 		n->state = MEMBER_LOST;
 		l->dirty = true;
 	}
+	watch_voters(m, now);
 	membership_commit_flush(m);
 	(void)env_arm(m->env, &l->watch, m->config.lease / WATCH_FRACTION);
 }
@@ -116,10 +184,9 @@ static void on_watch(struct env_timer *timer)
 static int expect_leases(struct membership *m)
 {
 	struct membership_leader *l = m->leader;
-	const struct membership_view *view = l->committed->view;
-	nsec_t more = l->committed->lease > m->config.lease ?
-			      l->committed->lease - m->config.lease :
-			      0;
+	const struct membership_view *view = m->state->map->view;
+	nsec_t longest = m->state->map->lease;
+	nsec_t more = longest > m->config.lease ? longest - m->config.lease : 0;
 
 	for (size_t i = 0; i < view->n_nodes; i++) {
 		struct membership_lease *lease = lease_get(l, view->nodes[i].id);
@@ -135,7 +202,7 @@ static void on_flush(struct env_timer *timer)
 {
 	struct membership *m = container_of(timer, struct membership_leader, flush)->m;
 
-	membership_commit_tell_self(m);
+	membership_server_tell_self(m);
 	membership_commit_flush(m);
 }
 
@@ -153,7 +220,7 @@ int membership_leader_new(struct membership *m)
 	l->watch.cb = on_watch;
 	l->flush.cb = on_flush;
 	l->watched_at = env_now(m->env);
-	r = membership_commit_load(m);
+	r = membership_commit_begin(m);
 	if (!r)
 		r = expect_leases(m);
 	if (!r)
@@ -177,7 +244,6 @@ struct membership_leader *membership_leader_free(struct membership *m)
 		HASH_DEL(l->leases, lease);
 		free(lease);
 	}
-	membership_map_free(l->committed);
 	membership_map_free(l->next);
 	free(l);
 	return NULL;
@@ -208,9 +274,10 @@ static void wait_durable(struct membership *m, struct rpc_call *call,
 }
 
 /* Loads of the next few members that are up, so that a reply stays small. */
-static void fill_loads(struct membership_leader *l, struct membership_renewed *ret)
+static void fill_loads(struct membership *m, struct membership_renewed *ret)
 {
-	const struct membership_view *view = l->committed->view;
+	struct membership_leader *l = m->leader;
+	const struct membership_view *view = m->state->map->view;
 
 	for (size_t i = 0; i < view->n_nodes && ret->n_loads < MEMBERSHIP_MAX_LOADS; i++) {
 		const struct membership_node *n =
@@ -225,27 +292,35 @@ static void fill_loads(struct membership_leader *l, struct membership_renewed *r
 	l->load_turn += MEMBERSHIP_MAX_LOADS;
 }
 
-/* Acknowledge, if what is durable has this start of the member UP, as it is in next. */
+/* Acknowledge, if what is committed has this start of the member UP, as it is in next. */
 static bool acknowledge(struct membership *m, struct rpc_call *call,
 			const struct membership_renewal *renewal)
 {
 	struct membership_leader *l = m->leader;
+	const struct membership_map *committed = m->state->map;
+	/* In this order: the clock goes on. */
+	nsec_t followed = consensus_followed_at(m->consensus);
+	nsec_t alone = env_now(m->env) - followed;
 	node_id peer = rpc_call_peer(call);
-	const struct membership_node *n = membership_map_member(l->committed, peer);
+	const struct membership_node *n = membership_map_member(committed, peer);
 	const struct membership_node *next = membership_map_member(l->next, peer);
 	struct membership_renewed renewed;
 
 	if (!n || n->state != MEMBER_UP || next->state != MEMBER_UP ||
 	    n->incarnation != next->incarnation ||
-	    *membership_map_start(l->committed, peer) != renewal->start)
+	    *membership_map_start(committed, peer) != renewal->start)
 		return false;
+	if (alone >= m->config.lease / ALONE_FRACTION) {
+		rpc_fail(call, RPC_DOWN, "no majority of the voters answers");
+		return true;
+	}
 	renewed = (struct membership_renewed){
-		.epoch = l->committed->view->epoch,
+		.epoch = committed->view->epoch,
 		.incarnation = n->incarnation,
-		.lease = m->config.lease,
-		.view = renewal->epoch < l->committed->view->epoch ? l->committed : NULL,
+		.lease = m->config.lease - alone,
+		.view = renewal->epoch < committed->view->epoch ? committed : NULL,
 	};
-	fill_loads(l, &renewed);
+	fill_loads(m, &renewed);
 	membership_wire_renewed(call, &renewed);
 	return true;
 }
@@ -256,7 +331,7 @@ static void on_renewal_durable(struct membership_change *change, struct membersh
 	_cleanup_free_ struct waiter *w = container_of(change, struct waiter, change);
 
 	if (result)
-		rpc_fail(w->call, RPC_FAILED, "the leader cannot write: %s",
+		rpc_fail(w->call, RPC_DOWN, "the leader changes (%s), try again",
 			 strerror(-result));
 	else if (!acknowledge(m, w->call, &w->renewal))
 		rpc_fail(w->call, RPC_CONFLICT, "the member changes, renew again");
@@ -291,7 +366,7 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 		rpc_fail(call, RPC_STALE, "another start of node %u has followed", peer);
 		return;
 	}
-	membership_commit_tell_self(m);
+	membership_server_tell_self(m);
 	lease = lease_get(l, peer);
 	if (!lease) {
 		rpc_fail(call, RPC_FAILED, "out of memory");
@@ -320,7 +395,7 @@ static void on_done_durable(struct membership_change *change, struct membership 
 
 	(void)m;
 	if (result)
-		rpc_fail(w->call, RPC_FAILED, "the leader cannot write: %s",
+		rpc_fail(w->call, RPC_DOWN, "the leader changes (%s), try again",
 			 strerror(-result));
 	else
 		membership_wire_reply_empty(w->call);

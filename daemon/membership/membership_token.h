@@ -22,7 +22,7 @@ struct membership_token {
 	char address[64];
 };
 
-/* The leader's record of one. */
+/* What the servers know of one. */
 struct membership_token_record {
 	nsec_t expires; /* CLOCK_REALTIME */
 	node_id used_by;
@@ -32,6 +32,7 @@ enum membership_join_status {
 	JOIN_REFUSED = 0,
 	JOIN_ADMITTED = 1,
 	JOIN_TRY_AGAIN = 2,
+	JOIN_ELSEWHERE = 3, /* leader and leader_address say who admits */
 };
 
 struct membership_join_request {
@@ -57,9 +58,6 @@ void membership_token_hash(const uint8_t secret[static TOKEN_SECRET],
 
 /* In membership_join.c, which sees protobuf.  Packed ones are malloc()ed; unpacking checks
  * lengths and characters: -EBADMSG. */
-size_t membership_token_record_pack(const struct membership_token_record *record,
-				    uint8_t ret[static 32]);
-int membership_token_record_unpack(struct iovec bytes, struct membership_token_record *ret);
 int membership_join_request_pack(const struct membership_join_request *request, uint8_t **ret,
 				 size_t *ret_len);
 int membership_join_request_unpack(struct iovec bytes, struct membership_join_request *ret);

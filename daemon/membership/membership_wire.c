@@ -44,6 +44,7 @@ static void fill_members(struct view_message *v, const struct membership_map *ma
 		p->state = (Ssi__Membership__MemberState)n->state;
 		p->incarnation = n->incarnation;
 		p->start = whole ? map->starts[i] : 0;
+		p->voter = n->voter;
 	}
 }
 
@@ -100,6 +101,7 @@ static int add_member(struct membership_map *map, const Ssi__Membership__Member 
 		return err_fold(r);
 	n->state = (enum member_state)p->state;
 	n->incarnation = p->incarnation;
+	n->voter = p->voter;
 	map->starts[map->view->n_nodes - 1] = p->start;
 	return 0;
 }
@@ -205,6 +207,7 @@ static void on_renewed(void *owner, const struct rpc_result *result)
 		.epoch = p->epoch,
 		.incarnation = p->incarnation,
 		.lease = p->lease_ns,
+		.leader = p->leader,
 	};
 	if (p->view && from_message(p->view, &view)) {
 		membership_on_renewed(owner, RPC_FAILED, "the leader's view is not one", NULL);
@@ -229,8 +232,8 @@ int membership_wire_renew(struct membership *m, const struct membership_renewal 
 	q.incarnation = renewal->incarnation;
 	q.epoch = renewal->epoch;
 	q.load = &load;
-	return rpc_call(m->rpc, m->config.leader, MEMBERSHIP_RENEW, &q.base, RPC_NO_BULK,
-			m->config.lease / 2, on_renewed, m, &m->renewing);
+	return rpc_call(m->rpc, membership_find_target(m), MEMBERSHIP_RENEW, &q.base, RPC_NO_BULK,
+			m->config.lease / 4, on_renewed, m, &m->renewing);
 }
 
 static void on_left(void *owner, const struct rpc_result *result)
@@ -243,7 +246,7 @@ int membership_wire_leave(struct membership *m)
 	Ssi__Membership__LeaveRequest q = SSI__MEMBERSHIP__LEAVE_REQUEST__INIT;
 
 	q.start = m->start;
-	return rpc_call(m->rpc, m->config.leader, MEMBERSHIP_LEAVE, &q.base, RPC_NO_BULK,
+	return rpc_call(m->rpc, membership_find_target(m), MEMBERSHIP_LEAVE, &q.base, RPC_NO_BULK,
 			NSEC_PER_SEC, on_left, m, &m->leaving);
 }
 
@@ -257,8 +260,43 @@ int membership_wire_want_pids(struct membership *m, uint32_t blocks)
 	Ssi__Membership__WantPidsRequest q = SSI__MEMBERSHIP__WANT_PIDS_REQUEST__INIT;
 
 	q.blocks = blocks;
-	return rpc_call(m->rpc, m->config.leader, MEMBERSHIP_WANT_PIDS, &q.base, RPC_NO_BULK,
+	return rpc_call(m->rpc, membership_find_target(m), MEMBERSHIP_WANT_PIDS, &q.base, RPC_NO_BULK,
 			2 * NSEC_PER_SEC, on_wanted, m, &m->wanting);
+}
+
+struct token_request {
+	membership_token_cb done;
+	void *owner;
+};
+
+static void on_token(void *owner, const struct rpc_result *result)
+{
+	_cleanup_free_ struct token_request *t = owner;
+	const Ssi__Membership__NewTokenReply *p = (const void *)result->reply;
+
+	if (result->status == RPC_OK)
+		t->done(t->owner, 0, p->token);
+	else
+		t->done(t->owner, MEMBERSHIP_E_NOT_LEADER, NULL);
+}
+
+int membership_wire_new_token(struct membership *m, nsec_t lifetime, membership_token_cb done,
+			      void *owner)
+{
+	Ssi__Membership__NewTokenRequest q = SSI__MEMBERSHIP__NEW_TOKEN_REQUEST__INIT;
+	_cleanup_free_ struct token_request *t = calloc(1, sizeof(*t));
+	int r;
+
+	if (!t)
+		return err_origin(-ENOMEM);
+	*t = (struct token_request){ done, owner };
+	q.lifetime_ns = lifetime;
+	r = rpc_call(m->rpc, membership_find_target(m), MEMBERSHIP_NEW_TOKEN, &q.base,
+		     RPC_NO_BULK, 2 * NSEC_PER_SEC, on_token, t, NULL);
+	if (r)
+		return err_fold(r);
+	TAKE(t);
+	return 0;
 }
 
 /* Who did not hear it gets the view with its next renewal. */
@@ -288,22 +326,8 @@ static bool is_leader(struct membership *m, struct rpc_call *call)
 {
 	if (m->leader)
 		return true;
-	rpc_fail(call, RPC_USAGE, "node %u is not the leader", m->config.self);
+	rpc_fail(call, RPC_DOWN, "node %u does not lead", m->config.self);
 	return false;
-}
-
-RPC_HANDLER(on_renew, struct membership, Ssi__Membership__RenewRequest)
-{
-	struct membership_renewal renewal = {
-		.start = req->start,
-		.incarnation = req->incarnation,
-		.epoch = req->epoch,
-	};
-
-	if (req->load)
-		renewal.load = load_from_message(req->load);
-	if (is_leader(self, call))
-		membership_leader_renew(self, call, &renewal);
 }
 
 void membership_wire_renewed(struct rpc_call *call, const struct membership_renewed *renewed)
@@ -322,6 +346,7 @@ void membership_wire_renewed(struct rpc_call *call, const struct membership_rene
 	p.epoch = renewed->epoch;
 	p.incarnation = renewed->incarnation;
 	p.lease_ns = renewed->lease;
+	p.leader = renewed->leader;
 	for (size_t i = 0; i < renewed->n_loads; i++) {
 		list[i] = &loads[i];
 		load_to_message(&renewed->loads[i].load, renewed->loads[i].node, list[i]);
@@ -329,6 +354,35 @@ void membership_wire_renewed(struct rpc_call *call, const struct membership_rene
 	p.n_loads = renewed->n_loads;
 	p.loads = list;
 	rpc_reply(call, &p.base, RPC_NO_BULK);
+}
+
+/* We do not lead: who does?  The view tells where that is. */
+static void refer(struct membership *m, struct rpc_call *call, epoch_t epoch)
+{
+	struct membership_renewed renewed = { .leader = consensus_leader(m->consensus) };
+
+	if (m->state->map->view->epoch > epoch)
+		renewed.view = m->state->map;
+	if (renewed.leader == NODE_NONE || renewed.leader == m->config.self)
+		rpc_fail(call, RPC_DOWN, "node %u knows no leader", m->config.self);
+	else
+		membership_wire_renewed(call, &renewed);
+}
+
+RPC_HANDLER(on_renew, struct membership, Ssi__Membership__RenewRequest)
+{
+	struct membership_renewal renewal = {
+		.start = req->start,
+		.incarnation = req->incarnation,
+		.epoch = req->epoch,
+	};
+
+	if (req->load)
+		renewal.load = load_from_message(req->load);
+	if (self->leader)
+		membership_leader_renew(self, call, &renewal);
+	else
+		refer(self, call, req->epoch);
 }
 
 void membership_wire_reply_empty(struct rpc_call *call)
@@ -350,15 +404,31 @@ RPC_HANDLER(on_want_pids, struct membership, Ssi__Membership__WantPidsRequest)
 		membership_leader_want_pids(self, call, req->blocks);
 }
 
+static void on_token_made(void *owner, int result, const char *token)
+{
+	Ssi__Membership__NewTokenReply p = SSI__MEMBERSHIP__NEW_TOKEN_REPLY__INIT;
+
+	if (result) {
+		rpc_fail(owner, RPC_DOWN, "the leader changes, try again");
+		return;
+	}
+	p.token = (char *)token;
+	rpc_reply(owner, &p.base, RPC_NO_BULK);
+}
+
+RPC_HANDLER(on_new_token, struct membership, Ssi__Membership__NewTokenRequest)
+{
+	if (!is_leader(self, call))
+		return;
+	if (membership_new_token(self, req->lifetime_ns, on_token_made, call))
+		rpc_fail(call, RPC_FAILED, "no token can be made");
+}
+
 RPC_HANDLER(on_tell, struct membership, Ssi__Membership__TellRequest)
 {
 	struct membership_map *map = NULL;
 
-	if (rpc_call_peer(call) != self->config.leader) {
-		rpc_fail(call, RPC_NOT_PERMITTED, "node %u is not the leader",
-			 rpc_call_peer(call));
-		return;
-	}
+	/* Whoever tells it: a view that is told was committed. */
 	if (!req->view || from_message(req->view, &map)) {
 		rpc_fail(call, RPC_USAGE, "not a view");
 		return;
@@ -377,5 +447,8 @@ const struct rpc_method membership_methods[] = {
 		   ssi__envelope__empty__descriptor),
 	RPC_METHOD(MEMBERSHIP_TELL, on_tell, ssi__membership__tell_request__descriptor,
 		   ssi__envelope__empty__descriptor),
+	RPC_METHOD(MEMBERSHIP_NEW_TOKEN, on_new_token,
+		   ssi__membership__new_token_request__descriptor,
+		   ssi__membership__new_token_reply__descriptor),
 	{ 0 },
 };

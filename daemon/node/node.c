@@ -52,15 +52,45 @@ struct node {
 	char path[5][256]; /* ca, certificate, key, store, socket */
 	int private_dir_fd;
 	bool ready;
+	bool first_token_asked; /* to be taken over */
 };
 
 /* Membership. */
+
+static void on_first_token(void *owner, int result)
+{
+	struct node *n = owner;
+
+	n->first_token_asked = false;
+	if (result == 0)
+		founding_first_token_taken(n->config->state_dir);
+}
+
+/* The token that ssi-admin init gave out, before there was a store. */
+static void take_first_token(struct node *n)
+{
+	uint8_t hash[32];
+	nsec_t expires;
+	int r;
+
+	if (n->first_token_asked)
+		return;
+	r = founding_first_token(n->config->state_dir, hash, &expires);
+	if (r == 0)
+		n->first_token_asked = membership_add_token(n->membership, hash, expires,
+							    on_first_token, n) == 0;
+	else if (r < 0)
+		log_warning("the first token cannot be read: %s; ssi-admin token makes another",
+			    strerror(-r));
+}
 
 static void on_view(void *owner, const struct membership_view *view)
 {
 	struct node *n = owner;
 
 	log_info("view %llu: %zu nodes", (unsigned long long)view->epoch, view->n_nodes);
+	if (view->leader == n->identity.self)
+		take_first_token(n);
 	if (!n->control)
 		return;
 	for (size_t i = 0; i < view->n_nodes; i++)
@@ -183,28 +213,6 @@ static int build_network(struct node *n)
 	return r;
 }
 
-static void on_first_token(void *owner, int result)
-{
-	struct node *n = owner;
-
-	if (result == 0)
-		founding_first_token_taken(n->config->state_dir);
-}
-
-/* The token that ssi-admin init gave out, before there was a store. */
-static int take_first_token(struct node *n)
-{
-	uint8_t hash[32];
-	nsec_t expires;
-	int r = founding_first_token(n->config->state_dir, hash, &expires);
-
-	if (r == FOUNDING_E_ABSENT)
-		return 0;
-	if (r == 0)
-		r = membership_add_token(n->membership, hash, expires, on_first_token, n);
-	return err_fold(r);
-}
-
 static int build_membership(struct node *n)
 {
 	static const struct membership_events events = { on_view, on_lease, on_pid_block,
@@ -231,7 +239,7 @@ static int build_membership(struct node *n)
 	}
 	r = membership_new(&n->membership, n->env, store_lmdb_store(n->store), n->rpc, &config,
 			   &events, n);
-	return r == 0 ? take_first_token(n) : r;
+	return r;
 }
 
 static int build_space(struct node *n, const struct space_config *config)

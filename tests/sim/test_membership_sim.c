@@ -3,7 +3,7 @@
  *
  * After every step: views are totally ordered on each node and the same for the
  * same epoch on all; a PID block belongs to one node for ever; no node acts on a
- * lease while the leader's newest view says that it is lost or has left; names and
+ * lease while the newest view that was ever committed says that it is lost or has left; names and
  * ids are unique; a call ends exactly once, and only members of the view are
  * served.  At the end everything heals, and everybody is up again.
  *
@@ -30,7 +30,7 @@ enum {
 };
 
 #define CHAOS (20 * NSEC_PER_SEC)
-#define CALM (15 * NSEC_PER_SEC)
+#define CALM (20 * NSEC_PER_SEC)
 
 struct sim;
 
@@ -58,12 +58,12 @@ struct sim {
 	bool calm;
 	uint64_t views[N_EPOCHS]; /* hash of each that was ever seen */
 	node_id blocks[N_BLOCKS];
-	epoch_t newest;	    /* of the leader */
-	epoch_t leader_was; /* the last that it told */
+	epoch_t newest; /* that any node has seen */
 	enum member_state states[64];
 	struct call calls[N_CALLS];
 	size_t n_calls, n_ended, n_ok;
 	unsigned joining; /* slot that asks for a token or joins */
+	unsigned asked;	  /* the slot that it asks */
 	unsigned n_joins;
 };
 
@@ -135,10 +135,8 @@ static void on_view(void *owner, const struct membership_view *v)
 	world_check(s->w, s->views[v->epoch] == h, "two views %" PRIu64, v->epoch);
 	check_unique(s, v);
 	check_blocks(n);
-	if (n->slot != 1)
+	if (v->epoch <= s->newest)
 		return;
-	world_check(s->w, v->epoch >= s->newest, "the leader went back to view %" PRIu64,
-		    v->epoch);
 	s->newest = v->epoch;
 	for (size_t i = 0; i < v->n_nodes; i++)
 		s->states[v->nodes[i].id] = v->nodes[i].state;
@@ -181,6 +179,15 @@ static void swap_late(struct machine *n, struct rpc_call *call)
 	n->late = call;
 }
 
+/* Servers are talked to in any state, and before the first view the one that was joined by. */
+static bool is_server(const struct machine *n, node_id peer)
+{
+	const struct membership_view *v = membership_view(n->m);
+	const struct membership_node *p = membership_node(n->m, peer);
+
+	return v ? peer == v->leader || (p && p->voter) : true;
+}
+
 RPC_HANDLER(on_probe, struct machine, Ssi__Envelope__Empty)
 {
 	struct sim *s = self->sim;
@@ -189,7 +196,8 @@ RPC_HANDLER(on_probe, struct machine, Ssi__Envelope__Empty)
 
 	(void)req;
 	world_check(s->w,
-		    membership_is_up(self->m, peer) || peer == 1 || peer == self->id,
+		    membership_is_up(self->m, peer) || is_server(self, peer) ||
+			    peer == self->id,
 		    "node %u serves %u, which is not in its view", self->id, peer);
 	if (world_chance(s->w, 100))
 		rpc_fail(call, RPC_NOT_FOUND, "no such thing");
@@ -288,8 +296,8 @@ static void kill_rooms(void *owner, unsigned slot)
 	n->late = NULL;
 	n->leaving = false;
 	n->lease = false;
-	/* Tokens and joins that the leader was deciding are gone with it. */
-	if (slot == 1)
+	/* Tokens and joins that it was deciding are gone with it. */
+	if (slot == s->asked)
 		s->joining = 0;
 }
 
@@ -353,14 +361,28 @@ static void on_token(void *owner, int result, const char *text)
 	strcpy(q.name, n->name);
 	strcpy(q.address, world_address(s->w, n->slot));
 	world_check(s->w, !membership_join_request_pack(&q, &data, &len), "no memory");
-	membership_on_join(s->machines[1].m, data, len, on_join_reply, s);
+	membership_on_join(s->machines[s->asked].m, data, len, on_join_reply, s);
+}
+
+/* Who leads by the newest view, which one of them has; the founder at first. */
+static unsigned leading(struct sim *s)
+{
+	for (unsigned i = 1; i <= N_MACHINES; i++)
+		if (s->machines[i].m && s->machines[i].epoch == s->newest)
+			for (unsigned j = 1; j <= N_MACHINES; j++)
+				if (s->newest &&
+				    s->machines[j].id == membership_view(s->machines[i].m)->leader)
+					return j;
+	return 1;
 }
 
 static void try_join(struct sim *s)
 {
-	struct machine *leader = &s->machines[1];
+	struct machine *leader;
 
-	if (s->joining || !leader->m || world_is_paused(s->w, 1))
+	s->asked = s->joining ? s->asked : leading(s);
+	leader = &s->machines[s->asked];
+	if (s->joining || !leader->m || world_is_paused(s->w, s->asked))
 		return;
 	for (unsigned i = 2; i <= N_MACHINES; i++)
 		if (!s->machines[i].id) {
@@ -415,7 +437,7 @@ static void trouble(struct sim *s)
 		world_break(w, a, b);
 		break;
 	case 8:
-		world_disk_full(w, 1, world_chance(w, 300));
+		world_disk_full(w, a, world_chance(w, 300));
 		break;
 	case 9:
 		if (n->m && !world_is_paused(w, a))

@@ -156,7 +156,7 @@ def ask(command, server):
 class Hostile(unittest.TestCase):
     def test_tools_end_in_time_with_a_line_and_a_code(self):
         jobs = [(c, s) for s in SERVERS for c in ASKING]
-        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
             faults = pool.map(lambda job: ask(*job), jobs)
             for (command, server), fault in zip(jobs, faults):
                 with self.subTest(server=server, command=" ".join(command)):

@@ -122,13 +122,12 @@ static void new_token(struct fixture *f, nsec_t lifetime)
 	assert_int_equal(f->token_result, 0);
 }
 
-/* As the joiner of @slot would, with the last token. */
-static enum membership_join_status join(struct fixture *f, unsigned slot, const char *csr)
+/* As the joiner of @slot would, with the last token, at node @at. */
+static void send_join(struct fixture *f, unsigned slot, const char *csr, unsigned at)
 {
 	struct membership_join_request q = { .csr = (char *)csr };
 	struct membership_token token;
 	_cleanup_free_ uint8_t *data = NULL;
-	unsigned n = f->n_replies;
 	size_t len;
 
 	assert_int_equal(membership_token_parse(f->token, &token), 0);
@@ -136,11 +135,18 @@ static enum membership_join_status join(struct fixture *f, unsigned slot, const 
 	strcpy(q.name, f->nodes[slot].name);
 	strcpy(q.address, world_address(f->w, slot));
 	assert_int_equal(membership_join_request_pack(&q, &data, &len), 0);
-	membership_on_join(f->nodes[1].m, data, len, on_reply, f);
+	membership_on_join(f->nodes[at].m, data, len, on_reply, f);
+}
+
+static enum membership_join_status join(struct fixture *f, unsigned slot, const char *csr)
+{
+	unsigned n = f->n_replies;
+
+	send_join(f, slot, csr, 1);
 	run(f, 1200);
 	assert_int_equal(f->n_replies, n + 1);
 	if (f->reply.text[0])
-		print_message("# %s: %s\n", q.name, f->reply.text);
+		print_message("# node-%u: %s\n", slot, f->reply.text);
 	return f->reply.status;
 }
 
@@ -175,6 +181,9 @@ static int setup_three(void **state)
 		run(f, 2000);
 		assert_true(f->nodes[i].lease);
 	}
+	/* Voters are added one at a time, which takes some heartbeats each. */
+	for (unsigned i = 0; i < 100 && !membership_node(f->nodes[3].m, 3)->voter; i++)
+		run(f, 100);
 	return 0;
 }
 
@@ -275,35 +284,94 @@ static void a_node_that_is_cut_off_stops_before_it_is_lost(void **state)
 	assert_int_equal(membership_node(f->nodes[1].m, 3)->incarnation, 2);
 }
 
-static void without_the_leader_leases_end_and_come_back(void **state)
+static node_id leader_of(struct fixture *f, unsigned at)
+{
+	return membership_view(f->nodes[at].m)->leader;
+}
+
+static void three_nodes_are_three_voters(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned i = 1; i <= N; i++)
+		assert_true(membership_node(f->nodes[3].m, i)->voter);
+}
+
+static void a_dead_leader_is_replaced_before_any_lease_ends(void **state)
+{
+	struct fixture *f = *state;
+
+	world_crash(f->w, 1, true);
+	for (unsigned i = 0; i < 300; i++) {
+		run(f, 10);
+		assert_true(f->nodes[2].lease && f->nodes[3].lease);
+	}
+	assert_true(leader_of(f, 2) != 1);
+	assert_int_equal(leader_of(f, 2), leader_of(f, 3));
+	/* The new leader waits for a lease of its own before it calls anybody lost. */
+	run(f, 2500);
+	assert_int_equal(state_of(f, 2, 1), MEMBER_LOST);
+	assert_int_equal(state_of(f, 3, 1), MEMBER_LOST);
+	/* It comes back as a member, not as the leader. */
+	world_boot(f->w, 1);
+	run(f, 2000);
+	assert_true(f->nodes[1].lease);
+	assert_int_equal(state_of(f, 2, 1), MEMBER_UP);
+	assert_true(leader_of(f, 1) != 1);
+	assert_int_equal(membership_node(f->nodes[2].m, 2)->incarnation, 1);
+}
+
+static void a_leader_that_is_cut_off_stops_before_it_is_lost(void **state)
+{
+	struct fixture *f = *state;
+
+	for (unsigned i = 2; i <= N; i++) {
+		world_cut(f->w, 1, i, true);
+		world_cut(f->w, i, 1, true);
+	}
+	for (unsigned i = 0; i < 500 && state_of(f, 2, 1) != MEMBER_LOST; i++)
+		run(f, 10);
+	assert_int_equal(state_of(f, 2, 1), MEMBER_LOST);
+	assert_false(f->nodes[1].lease);
+	assert_true(f->nodes[2].lease && f->nodes[3].lease);
+	world_heal(f->w);
+	run(f, 6000);
+	assert_true(f->nodes[1].lease);
+	assert_int_equal(membership_view(f->nodes[1].m)->epoch,
+			 membership_view(f->nodes[2].m)->epoch);
+}
+
+static void without_a_majority_leases_end_and_come_back(void **state)
 {
 	struct fixture *f = *state;
 	epoch_t before = membership_view(f->nodes[2].m)->epoch;
 
 	world_crash(f->w, 1, false);
+	world_crash(f->w, 3, false);
 	run(f, 3000);
-	assert_false(f->nodes[2].lease || f->nodes[3].lease);
-	world_boot(f->w, 1);
-	run(f, 2000);
-	assert_true(f->nodes[1].lease && f->nodes[2].lease && f->nodes[3].lease);
+	assert_false(f->nodes[2].lease);
+	run(f, 3000);
+	assert_int_equal(membership_view(f->nodes[2].m)->epoch, before);
+	world_boot(f->w, 3);
+	run(f, 5000);
+	assert_true(f->nodes[2].lease && f->nodes[3].lease);
 	assert_true(membership_view(f->nodes[2].m)->epoch > before);
-	/* Nobody was called lost for the leader's own absence. */
-	assert_int_equal(membership_node(f->nodes[1].m, 2)->incarnation, 1);
 }
 
-/* The last leader did not live to tell its newest view: it was told to others first. */
-static void a_leader_takes_the_view_in_its_store_before_it_acknowledges(void **state)
+static void all_at_once_go_and_come_back(void **state)
 {
 	struct fixture *f = *state;
 
-	world_crash(f->w, 1, false);
-	world_disk_full(f->w, 1, true);
-	world_boot(f->w, 1);
-	run(f, 2500);
-	assert_true(f->nodes[2].lease);
-	assert_non_null(membership_view(f->nodes[1].m));
-	assert_int_equal(membership_view(f->nodes[1].m)->epoch,
-			 membership_view(f->nodes[2].m)->epoch);
+	for (unsigned i = 1; i <= N; i++)
+		world_crash(f->w, i, true);
+	run(f, 10000);
+	for (unsigned i = 1; i <= N; i++)
+		world_boot(f->w, i);
+	run(f, 6000);
+	for (unsigned i = 1; i <= N; i++) {
+		assert_true(f->nodes[i].lease);
+		assert_int_equal(membership_home(f->nodes[i].m, (pid_t)i * 65536), i);
+	}
 }
 
 static void on_left(void *owner)
@@ -400,7 +468,8 @@ static void who_never_came_up_is_replaced(void **state)
 	assert_int_equal(state_of(f, 1, 3), MEMBER_JOINING);
 }
 
-static void a_full_disk_admits_nobody_and_spends_no_token(void **state)
+/* Who cannot write cannot lead, and there is nobody else here. */
+static void a_full_disk_admits_nobody_and_the_cluster_comes_back(void **state)
 {
 	struct fixture *f = *state;
 
@@ -408,9 +477,22 @@ static void a_full_disk_admits_nobody_and_spends_no_token(void **state)
 	world_disk_full(f->w, 1, true);
 	assert_int_equal(join(f, 2, "CSR"), JOIN_TRY_AGAIN);
 	assert_int_equal(membership_view(f->nodes[1].m)->n_nodes, 1);
-	assert_true(f->nodes[1].lease);
 	world_disk_full(f->w, 1, false);
+	run(f, 5000);
+	assert_true(f->nodes[1].lease);
 	assert_int_equal(join(f, 2, "CSR"), JOIN_ADMITTED);
+}
+
+static void a_leader_with_a_full_disk_is_replaced(void **state)
+{
+	struct fixture *f = *state;
+
+	world_disk_full(f->w, 1, true);
+	assert_int_equal(membership_want_pids(f->nodes[2].m), 0);
+	run(f, 6000);
+	assert_true(leader_of(f, 2) != 1);
+	for (unsigned i = 1; i <= N; i++)
+		assert_true(f->nodes[i].lease);
 }
 
 static void on_added(void *owner, int result)
@@ -441,18 +523,43 @@ static void the_first_token_is_taken_over_once(void **state)
 	assert_int_equal(join(f, 3, "CSR"), JOIN_REFUSED);
 }
 
-static void only_the_leader_admits(void **state)
+static void any_node_makes_tokens_and_the_leader_admits(void **state)
 {
 	struct fixture *f = *state;
-	unsigned n = f->n_replies;
+	node_id leader = leader_of(f, 2);
+	unsigned other = leader == 2 ? 3 : 2;
 
-	assert_int_equal(membership_new_token(f->nodes[2].m, NSEC_PER_SEC, on_token, f),
-			 MEMBERSHIP_E_NOT_LEADER);
-	membership_on_join(f->nodes[2].m, (const uint8_t *)"x", 1, on_reply, f);
-	assert_int_equal(f->n_replies, n + 1);
+	assert_int_equal(membership_new_token(f->nodes[other].m, 60 * NSEC_PER_SEC, on_token, f),
+			 0);
+	run(f, 1000);
+	assert_int_equal(f->token_result, 0);
+	(void)snprintf(f->nodes[1].name, sizeof(f->nodes[1].name), "node-4");
+	send_join(f, 1, "CSR", other);
+	assert_int_equal(f->reply.status, JOIN_ELSEWHERE);
+	assert_string_equal(f->reply.leader_address, world_address(f->w, leader));
+	send_join(f, 1, "CSR", leader);
+	run(f, 1000);
+	assert_int_equal(f->reply.status, JOIN_ADMITTED);
+	membership_on_join(f->nodes[leader].m, (const uint8_t *)"x", 1, on_reply, f);
 	assert_int_equal(f->reply.status, JOIN_REFUSED);
-	membership_on_join(f->nodes[1].m, (const uint8_t *)"x", 1, on_reply, f);
-	assert_int_equal(f->reply.status, JOIN_REFUSED);
+}
+
+/* Who signs is known to every voter, so joining survives the founder. */
+static void another_leader_admits_with_the_founders_authority(void **state)
+{
+	struct fixture *f = *state;
+
+	world_crash(f->w, 1, false);
+	run(f, 4000);
+	assert_int_equal(
+		membership_new_token(f->nodes[2].m, 60 * NSEC_PER_SEC, on_token, f), 0);
+	run(f, 1000);
+	assert_int_equal(f->token_result, 0);
+	(void)snprintf(f->nodes[1].name, sizeof(f->nodes[1].name), "node-4");
+	send_join(f, 1, "CSR", leader_of(f, 2));
+	run(f, 1000);
+	assert_int_equal(f->reply.status, JOIN_ADMITTED);
+	assert_string_equal(f->reply.cert, "CERT 4");
 }
 
 int main(void)
@@ -465,17 +572,22 @@ int main(void)
 		THREE(a_killed_node_is_lost_within_three_seconds),
 		THREE(a_quick_restart_is_a_new_incarnation),
 		THREE(a_node_that_is_cut_off_stops_before_it_is_lost),
-		THREE(without_the_leader_leases_end_and_come_back),
-		THREE(a_leader_takes_the_view_in_its_store_before_it_acknowledges),
+		THREE(three_nodes_are_three_voters),
+		THREE(a_dead_leader_is_replaced_before_any_lease_ends),
+		THREE(a_leader_that_is_cut_off_stops_before_it_is_lost),
+		THREE(without_a_majority_leases_end_and_come_back),
+		THREE(all_at_once_go_and_come_back),
 		THREE(who_leaves_is_left_and_may_return),
 		THREE(more_pids_come_until_there_are_none),
 		ONE(a_token_admits_once),
 		ONE(a_token_expires),
 		ONE(a_name_in_use_is_refused_and_the_token_stays_good),
 		ONE(who_never_came_up_is_replaced),
-		ONE(a_full_disk_admits_nobody_and_spends_no_token),
+		ONE(a_full_disk_admits_nobody_and_the_cluster_comes_back),
+		THREE(a_leader_with_a_full_disk_is_replaced),
 		ONE(the_first_token_is_taken_over_once),
-		THREE(only_the_leader_admits),
+		THREE(any_node_makes_tokens_and_the_leader_admits),
+		THREE(another_leader_admits_with_the_founders_authority),
 	};
 
 	log_set_level(0);

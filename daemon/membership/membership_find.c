@@ -1,0 +1,47 @@
+/*
+ * Whom to renew with: the leader, or whoever may know it.
+ *
+ * Happy path: the leader of the newest view; a server that does not lead refers to
+ * the one that does.
+ *
+ * Failure modes: no answer -> the voters of the newest view in turn, by their ids
+ * (at the start that is the view that the predecessor knew), and without a view the one
+ * that this node joined by.
+ */
+#include "membership_internal.h"
+
+node_id membership_find_target(const struct membership *m)
+{
+	node_id leader = consensus_leader(m->consensus);
+
+	return leader != NODE_NONE ? leader : m->target;
+}
+
+/* The first voter above @id, NODE_NONE: there is none. */
+static node_id next_voter(const struct membership_view *view, node_id id)
+{
+	for (size_t i = 0; i < view->n_nodes; i++)
+		if (view->nodes[i].id > id && view->nodes[i].voter)
+			return view->nodes[i].id;
+	return NODE_NONE;
+}
+
+void membership_find_failed(struct membership *m)
+{
+	node_id next = NODE_NONE;
+
+	if (m->map)
+		next = next_voter(m->map->view, m->target);
+	if (m->map && next == NODE_NONE)
+		next = next_voter(m->map->view, NODE_NONE);
+	m->target = next != NODE_NONE ? next : m->config.leader;
+}
+
+void membership_find_referred(struct membership *m, node_id leader)
+{
+	if (leader == m->target)
+		return;
+	m->target = leader;
+	if (!m->renewing && !m->left)
+		(void)env_arm(m->env, &m->renew_timer, 0);
+}

@@ -1,0 +1,53 @@
+/* Who should have a vote: see membership_internal.h.  A pure function. */
+#include "membership_internal.h"
+
+enum { VOTERS_MAX = 7 };
+
+/* An odd number: one more voter than that would only cost a message. */
+static size_t wanted(size_t n_members)
+{
+	if (n_members < 3)
+		return 1;
+	return n_members < VOTERS_MAX ? (n_members - 1) | 1 : VOTERS_MAX;
+}
+
+static const struct membership_voter *to_promote(const struct membership_voter *v, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (v[i].up && !v[i].voter)
+			return &v[i];
+	return NULL;
+}
+
+/* Who is gone, else the highest id. */
+static const struct membership_voter *to_demote(const struct membership_voter *v, size_t n,
+						node_id self)
+{
+	const struct membership_voter *last = NULL;
+
+	for (size_t i = 0; i < n; i++) {
+		if (!v[i].voter || v[i].node == self)
+			continue;
+		if (v[i].gone)
+			return &v[i];
+		last = &v[i];
+	}
+	return last;
+}
+
+node_id membership_voters_next(const struct membership_voter *v, size_t n, node_id self,
+			       bool *ret_vote)
+{
+	const struct membership_voter *next;
+	size_t n_voters = 0, n_gone = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		n_voters += v[i].voter;
+		n_gone += v[i].voter && v[i].gone;
+	}
+	next = n_voters - n_gone < wanted(n) ? to_promote(v, n) : NULL;
+	*ret_vote = next;
+	if (!next && n_voters > wanted(n))
+		next = to_demote(v, n, self);
+	return next ? next->node : NODE_NONE;
+}
