@@ -252,7 +252,7 @@ static void look_at_ssid(struct kernel *k, const struct session_options *o)
 		text = "not running";
 		remedy = "systemctl start ssid";
 	} else if (status == EXIT_CONFLICT) {
-		remedy = "is the network up, and the node that founded the cluster?";
+		remedy = "is the network up, and more than half of the voters (see ssi-nodes on another node)?";
 	} else if (strncmp(text, "ssi: ", 5) == 0) {
 		text += 5;
 	}

@@ -147,11 +147,27 @@ struct founder {
 	struct transport_tcp *transport;
 	struct membership *m;
 	struct env_timer stop;
+	bool token_taken;
 	volatile bool stopping;
 };
 
+static void on_added(void *owner, int result)
+{
+	assert_int_equal(result, 0);
+}
+
+/* It leads: it takes the first token over, as ssid does. */
 static void on_view(void *owner, const struct membership_view *view)
 {
+	struct founder *f = owner;
+	uint8_t hash[32];
+	nsec_t expires;
+
+	if (f->token_taken)
+		return;
+	f->token_taken = true;
+	assert_int_equal(founding_first_token(f->dir, hash, &expires), 0);
+	assert_int_equal(membership_add_token(f->m, hash, expires, on_added, f), 0);
 }
 
 static void on_lease(void *owner, bool held)
@@ -165,11 +181,6 @@ static void on_pid_block(void *owner, pid_t first)
 static void get_load(void *owner, struct membership_load *ret)
 {
 	*ret = (struct membership_load){ 0 };
-}
-
-static void on_added(void *owner, int result)
-{
-	assert_int_equal(result, 0);
 }
 
 static void on_joined(void *owner, const uint8_t *reply, size_t len)
@@ -237,8 +248,6 @@ static void *founder_thread(void *arg)
 	struct founding_identity id;
 	struct membership_config config = { .ca_pem = ca, .ca_key_pem = ca_key };
 	char path[128];
-	uint8_t hash[32];
-	nsec_t expires;
 
 	(void)snprintf(path, sizeof(path), "%s/store", f->dir);
 	assert_int_equal(founding_load(f->dir, &id), 0);
@@ -253,8 +262,6 @@ static void *founder_thread(void *arg)
 	assert_int_equal(membership_new(&f->m, env_event_env(f->event),
 					store_lmdb_store(f->store), f->rpc, &config, &events, f),
 			 0);
-	assert_int_equal(founding_first_token(f->dir, hash, &expires), 0);
-	assert_int_equal(membership_add_token(f->m, hash, expires, on_added, f), 0);
 	f->stop.cb = on_stop_timer;
 	(void)env_arm(env_event_env(f->event), &f->stop, 0);
 	assert_int_equal(env_event_run(f->event), 0);
