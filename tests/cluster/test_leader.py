@@ -1,0 +1,84 @@
+"""A cluster goes on without the node that founded it, and comes back after a power cut of all."""
+import json
+
+import lab
+from lab import until
+
+
+class Leader(lab.Tests):
+    def nodes(self, at):
+        text = self.lab.run(at, "ssi-nodes", "--json", check=True).text
+        return {n["node"]: n for n in json.loads(text)["nodes"]}
+
+    def roles(self, at):
+        """leader, voter, or nothing, by name."""
+        return {name: (n["role"] or "").split(",")[0] for name, n in self.nodes(at).items()}
+
+    def leader(self, at):
+        """Its name, in the view of a node."""
+        return next((name for name, role in self.roles(at).items() if role == "leader"), None)
+
+    def wait_for_voters(self, at):
+        until(lambda: set(self.roles(at).values()) == {"leader", "voter"}, 30,
+              lambda: f"not all are voters: {self.nodes(at)}")
+
+    def test_the_leader_loses_power_and_nobody_waits_for_it(self):
+        self.wait_for_voters("n1")
+        leader = self.leader("n1")
+        here, there = [n for n in self.lab.nodes if n != leader]
+        program = self.start(here, "ssi-run", "--node", there, "sh", "-c",
+                             "echo $$; while read line; do echo got $line; done; exit 3")
+        pid = int(program.expect("^[0-9]+$")[0])
+        self.lab.command("kill", leader)
+        program.ask("one", "^got one$")
+        until(lambda: self.leader(here) in (here, there), 10,
+              lambda: f"no other leader: {self.nodes(here)}")
+        until(lambda: self.nodes(here)[leader]["state"] == "lost", 10)
+        # Everything that needs a leader works: PIDs, moves, admission.
+        self.assertEqual(self.lab.run(here, "ssi-run", "--node", there, "hostname").text,
+                         f"{there}\n")
+        token = self.lab.run(here, "ssi-admin", "token", "--quiet", user="root", check=True).text
+        self.assertRegex(token, "^SSI1-")
+        program.ask("two", "^got two$")
+        self.assertEqual(self.lab.where(pid, here), there)
+        self.lab.command("start", leader)
+        self.lab.prepare_node(leader)
+        self.lab.settle()
+        self.assertNotEqual(self.leader(leader), leader)
+        self.assertEqual(self.lab.where(pid, leader), there)
+        result = program.result()
+        self.assertEqual((result.status, result.out.count(b"got")), (3, 2))
+
+    def test_without_a_majority_nothing_is_decided_and_programs_go_on(self):
+        self.wait_for_voters("n1")
+        program = self.start("n1", "ssi-run", "sh", "-c",
+                             "echo up; while read line; do echo got $line; done")
+        program.expect("^up$")
+        for node in ["n2", "n3"]:
+            self.lab.command("kill", node)
+        until(lambda: b"lost touch" in self.lab.run("n1", "ssi-nodes").err, 15)
+        program.ask("one", "^got one$")
+        r = self.lab.run("n1", "ssi-admin", "token", user="root")
+        self.assert_result(r, 8, "^ssi-admin: .*no leader")
+        for node in ["n2", "n3"]:
+            self.lab.command("start", node)
+            self.lab.prepare_node(node)
+        self.lab.settle()
+        program.ask("two", "^got two$")
+        self.assertEqual(program.result().status, 0)
+
+    def test_a_power_cut_of_all_heals_by_itself(self):
+        self.wait_for_voters("n1")
+        for node in self.lab.nodes:
+            self.lab.command("kill", node)
+        for node in reversed(self.lab.nodes):
+            self.lab.command("start", node)
+            self.lab.prepare_node(node)
+        self.lab.settle()
+        for node in self.lab.nodes:
+            r = self.lab.run("n1", "ssi-run", "--node", node, "hostname")
+            self.assertEqual((r.status, r.text), (0, f"{node}\n"), r)
+
+
+if __name__ == "__main__":
+    lab.main()
