@@ -3,6 +3,7 @@
  * What membership's own files share.
  *
  * membership.c is a member, membership_find.c how it finds the leader,
+ * membership_known.c the last view, written down for its successor,
  * membership_server.c a server of the replicated log, membership_leader.c the
  * leader's renewals and leases, membership_voters.c who should have a vote,
  * membership_commit.c changes of the map, membership_admit.c tokens and joins;
