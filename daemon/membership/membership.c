@@ -237,8 +237,7 @@ static void on_renew_timer(struct env_timer *timer)
 
 	if (m->renewing || m->left)
 		return;
-	if (m->events->get_load)
-		m->events->get_load(m->owner, &renewal.load);
+	renewal.load = membership_own_load(m);
 	m->sent_at = env_now(m->env);
 	if (membership_wire_renew(m, &renewal))
 		renew_again(m, m->config.lease / RETRY_FRACTION);
@@ -350,6 +349,15 @@ const struct membership_view *membership_view(const struct membership *m)
 const struct membership_node *membership_node(const struct membership *m, node_id id)
 {
 	return m->map ? membership_map_member(m->map, id) : NULL;
+}
+
+struct membership_load membership_own_load(const struct membership *m)
+{
+	struct membership_load load = {0};
+
+	if (m->events->get_load)
+		m->events->get_load(m->owner, &load);
+	return load;
 }
 
 const struct membership_node *membership_node_by_name(const struct membership *m,

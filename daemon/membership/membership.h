@@ -78,7 +78,7 @@ struct membership_events {
 	void (*on_lease)(void *owner, bool held);
 	/* This node holds one more PID block: [first, first + MEMBERSHIP_PID_BLOCK). */
 	void (*on_pid_block)(void *owner, pid_t first);
-	/* Filled by the owner for the next renewal. */
+	/* Filled by the owner: for the next renewal, or who asks this node. */
 	void (*get_load)(void *owner, struct membership_load *ret);
 };
 
@@ -107,6 +107,8 @@ int membership_leave(struct membership *m, void (*done)(void *owner), void *owne
 const struct membership_view *membership_view(const struct membership *m);
 const struct membership_node *membership_node(const struct membership *m, node_id id);
 const struct membership_node *membership_node_by_name(const struct membership *m, const char *name);
+/* This node's, as of now: in the view it is what the leader heard last. */
+struct membership_load membership_own_load(const struct membership *m);
 bool membership_lease_held(const struct membership *m);
 bool membership_is_up(const struct membership *m, node_id id);
 

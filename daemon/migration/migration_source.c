@@ -189,6 +189,10 @@ static void start(struct migration_source *s)
 	struct process_record record;
 	int r;
 
+	if (!membership_lease_held(s->room->n.membership))
+		return source_fail(s, RPC_DOWN,
+				   "process %d cannot move: its node is out of touch with "
+				   "the cluster", s->root);
 	if (!membership_is_up(s->room->n.membership, s->target))
 		return source_fail(
 			s, RPC_DOWN,

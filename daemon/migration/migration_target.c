@@ -260,21 +260,18 @@ static void alive(struct migration_target *t)
 
 /* Ask. */
 
-static uint64_t memory_available(struct migration_room *m)
-{
-	const struct membership_node *self =
-		membership_node(m->n.membership, rpc_self(m->n.rpc));
-
-	return self ? self->load.memory_available : 0;
-}
-
 /* RPC_OK, or why a tree like this cannot live here. */
 static void judge(struct migration_room *m, const Ssi__Migration__AskRequest *q,
 		  struct migration_outcome *o)
 {
+	const uint64_t available = membership_own_load(m->n.membership).memory_available;
 	_cleanup_free_ char *missing = NULL;
 	struct manifest needs = {.cpu_flags = q->cpu_flags};
 
+	/* A new ssid learns with its lease which incarnation of its node it is. */
+	if (!membership_lease_held(m->n.membership))
+		return migration_outcome(o, RPC_DOWN,
+					 "that node is out of touch with the cluster");
 	if (m->n_targets > MIGRATION_CONCURRENT_MAX)
 		return migration_outcome(o, RPC_CONFLICT,
 					 "%u moves to this node are under way",
@@ -295,12 +292,12 @@ static void judge(struct migration_room *m, const Ssi__Migration__AskRequest *q,
 					 "see ssid.conf(5)",
 					 (unsigned long long)q->bytes >> 20);
 	/* Twice: the images stand in memory beside the restored tree for a moment. */
-	if (2 * q->bytes > memory_available(m))
+	if (2 * q->bytes > available)
 		return migration_outcome(o, RPC_FAILED,
 					 "not enough memory there: %llu MiB are "
 					 "needed, %llu are available",
 					 (unsigned long long)(2 * q->bytes) >> 20,
-					 (unsigned long long)memory_available(m) >> 20);
+					 (unsigned long long)available >> 20);
 	if (manifest_missing_cpu_flags(&needs, &missing) < 0)
 		return migration_outcome(o, RPC_FAILED, "out of memory");
 	if (missing)

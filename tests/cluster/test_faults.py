@@ -397,6 +397,23 @@ class Faults(Beats):
 
     # Two at once.
 
+    def test_a_move_before_a_new_ssid_has_heard_of_the_cluster(self):
+        running, pid = self.beat()
+        for _ in range(3):
+            for node in self.lab.nodes:
+                self.lab.kill_ssid(node)
+            # Those who are not asked may have no ssid yet: that is another fault.
+            for node in self.lab.nodes:
+                until(lambda n=node: self.lab.run(n, "ssi-admin", "status").status in (0, 8))
+            here = self.heard()[-1][1]
+            target = "n2" if here == "n1" else "n1"
+            r = self.lab.run("n3", "ssi-migrate", str(pid), target)
+            if r.status:
+                self.assert_result(r, 8, "out of touch with the cluster|is not up")
+            self.lab.settle()
+            self.assertEqual(self.assert_one(pid), here if r.status else target)
+        self.end(running, pid)
+
     def test_both_ssids_die_in_one_move(self):
         for source, target in [("migration.restored", "migration.ready"),
                                ("migration.committed", "migration.commit_taken"),

@@ -234,6 +234,19 @@ static void three_nodes_see_each_other_and_their_loads(void **state)
 	assert_null(membership_node_by_name(f->nodes[3].m, "node-9"));
 }
 
+/* A view that was written down has no loads, and a leader may not have been heard yet. */
+static void a_node_knows_its_own_load_before_it_hears_from_the_leader(void **state)
+{
+	struct fixture *f = *state;
+
+	world_crash(f->w, 1, true);
+	world_crash(f->w, 3, true);
+	world_boot(f->w, 3);
+	assert_int_equal(membership_view(f->nodes[3].m)->n_nodes, N);
+	assert_int_equal(membership_node(f->nodes[3].m, 3)->load.running, 0);
+	assert_int_equal(membership_own_load(f->nodes[3].m).running, 3);
+}
+
 static void a_killed_node_is_lost_within_three_seconds(void **state)
 {
 	struct fixture *f = *state;
@@ -569,6 +582,7 @@ int main(void)
 #define THREE(fn_) cmocka_unit_test_setup_teardown(fn_, setup_three, teardown)
 		ONE(a_founder_is_up_alone_and_has_pids),
 		THREE(three_nodes_see_each_other_and_their_loads),
+		THREE(a_node_knows_its_own_load_before_it_hears_from_the_leader),
 		THREE(a_killed_node_is_lost_within_three_seconds),
 		THREE(a_quick_restart_is_a_new_incarnation),
 		THREE(a_node_that_is_cut_off_stops_before_it_is_lost),
