@@ -71,11 +71,12 @@ static void show(const struct session_options *o, const Ssi__Control__Nodes *nod
 		session_error("this node has lost touch with the cluster: the list may be old");
 }
 
+/* How many are up for sure: 0 when what this node knows may be old. */
 static unsigned count_up(const Ssi__Control__Nodes *nodes)
 {
 	unsigned n = 0;
 
-	for (size_t i = 0; i < nodes->n_nodes; i++)
+	for (size_t i = 0; nodes->lease_held && i < nodes->n_nodes; i++)
 		n += strcmp(nodes->nodes[i]->state, "up") == 0;
 	return n;
 }
