@@ -387,8 +387,8 @@ class TapResult(unittest.TestResult):
         print(f"# {time.monotonic() - self.began:.1f} s", flush=True)
 
     def _explain(self, test, err):
-        for line in self._exc_info_to_string(err, test).splitlines():
-            print(f"# {line}")
+        """To stderr, which meson shows of a test that failed."""
+        print(self._exc_info_to_string(err, test), file=sys.stderr, flush=True)
         if not isinstance(test, Tests):
             return
         for node in test.lab.nodes:
@@ -397,7 +397,7 @@ class TapResult(unittest.TestResult):
             except (AssertionError, subprocess.SubprocessError) as e:
                 lines = [f"no log: {e}"]
             for line in lines:
-                print(f"# {node}: {line}", flush=True)
+                print(f"{node}: {line}", file=sys.stderr, flush=True)
 
     def addSuccess(self, test):
         super().addSuccess(test)

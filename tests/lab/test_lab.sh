@@ -54,7 +54,8 @@ traces() {
 	for file in /proc/[0-9]*/cmdline; do
 		tr '\0' ' ' 2>/dev/null <"$file" | grep -F -- "--name $name " | sed "s|^|$file: |"
 	done
-	grep -ls "ssi-lab.$name" /proc/[0-9]*/cgroup
+	# A zombie stays in a cgroup that is gone until its parent, maybe the machine's init, waits.
+	grep -s "ssi-lab.$name" /proc/[0-9]*/cgroup | grep -v ' (deleted)$'
 	find /sys/fs/cgroup -name "ssi-lab.$name*" 2>/dev/null
 	grep -hs "ssi-lab/$name/" /proc/[0-9]*/mountinfo
 	ip -brief link | grep -E '^(s[0-9]+|lab)[@ ]'
