@@ -137,6 +137,16 @@ class Migrate(lab.Tests):
             ps = self.lab.processes()
             self.assertEqual((ps[child]["node"], ps[parent]["node"]), (target, "n1"))
 
+    def test_a_family_moves_as_a_whole_when_its_child_has_been_away(self):
+        running, parent, child = self.family()
+        for target in ["n2", "n1"]:
+            self.move(child, target)
+        for target in ["n3", "n1"]:
+            self.move(parent, target)
+            self.assertEqual(self.look(running), (0, 0, 0, 0), target)
+            ps = self.lab.processes()
+            self.assertEqual((ps[child]["node"], ps[parent]["node"]), (target, target))
+
     def test_parent_and_child_have_the_same_idea_of_each_other(self):
         running, parent, child = self.family()
         ids = running.ask("ids", r"^parent pid (\d+) ppid (\d+) pgid (\d+) sid (\d+)$")

@@ -2,9 +2,9 @@
  * Ten trips away and back, for root and for an ordinary user.  At each return
  * a child that P does not know from its image ends at another moment of the
  * restore, and a signal waits.  The parent sees nothing, and at last the true
- * exit status.  SPDX-License-Identifier: GPL-2.0-or-later
+ * exit status, and both have the same clocks.  SPDX-License-Identifier: GPL-2.0-or-later
  *
- * Fails without 0003-restore-in-place.
+ * Fails without 0003-restore-in-place, and without 0006-clocks-of-home.
  */
 #include "family.h"
 
@@ -36,6 +36,16 @@ static bool freeze_before_resume(struct swrk *s, const CriuNotify *n, void *owne
 		leaf_freeze(&f->leaf, true);
 	}
 	return true;
+}
+
+static void expect_clocks_of_home(const struct family *f)
+{
+	char path[64], theirs[64] = "", ours[64] = "";
+
+	snprintf(path, sizeof(path), "/proc/%d/ns/time", f->p);
+	check(readlink(path, theirs, sizeof(theirs) - 1) > 0);
+	check(readlink("/proc/self/ns/time", ours, sizeof(ours) - 1) > 0);
+	check(!strcmp(theirs, ours));
 }
 
 /* P ends at home, or as a shadow */
@@ -71,6 +81,7 @@ static void trips(uid_t uid, bool end_at_home)
 		leaf_freeze(&f.leaf, true); /* returns at once: it has stayed so */
 		leaf_freeze(&f.leaf, false);
 		family_expect_p(&f);
+		expect_clocks_of_home(&f);
 		family_expect_unseen(&f);
 	}
 	printf("  restore:%s\n", s.events);
