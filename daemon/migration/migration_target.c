@@ -336,8 +336,6 @@ static void on_present(struct env_work *work)
 		return fail(t, RPC_FAILED, "its files cannot be looked for there: %s",
 			    why(t->work_result));
 	/* The forecast has done its work: what is restored is compared with the frozen tree. */
-	if (takes_any_criu(t->saved))
-		criu_warm(t->room->n.criu);
 	t->saved = inventory_free(t->saved);
 	sm_move(&t->sm, RECEIVING);
 	alive(t);
@@ -361,6 +359,8 @@ static void open_target(struct migration_target *t, const Ssi__Migration__AskReq
 			    t->room->n.image_max_bytes) != 0 ||
 	    journal(t, MIGRATION_STEP_OPEN) != 0)
 		return fail(t, RPC_FAILED, IMAGE_NO_ROOM);
+	if (takes_any_criu(t->saved))
+		criu_warm(t->room->n.criu);
 	t->work = (struct env_work){.work = on_present_work, .done = on_present};
 	t->working = env_work(t->room->n.env, &t->work) == 0;
 	if (!t->working)

@@ -250,13 +250,18 @@ int space_group_take_tree(struct space_group *g, pid_t root)
 	return 0;
 }
 
-/* Until cgroup.events has the line @line. */
+/*
+ * Until cgroup.events has the line @line.  The kernel tells a change at once only
+ * when the last one is 10 ms old (CGROUP_FILE_NOTIFY_MIN_INTV), and a tree that was
+ * taken into the group to be frozen is such a change: at first we look ourselves.
+ */
 static int wait_for(const struct space_group *g, const char *line, nsec_t timeout)
 {
-	nsec_t deadline = now() + timeout, t;
+	nsec_t deadline = now() + timeout, pause = NSEC_PER_MSEC / 8, t;
 
 	for (;;) {
 		struct pollfd p = { g->events_fd, POLLPRI, 0 };
+		struct timespec patience;
 		char text[128] = { 0 };
 
 		if (pread(g->events_fd, text, sizeof(text) - 1, 0) < 0)
@@ -266,8 +271,13 @@ static int wait_for(const struct space_group *g, const char *line, nsec_t timeou
 		t = now();
 		if (t >= deadline)
 			return SPACE_GROUP_E_TIMEOUT;
-		if (poll(&p, 1, (int)((deadline - t) / NSEC_PER_MSEC) + 1) < 0 && errno != EINTR)
+		patience = (struct timespec){
+			.tv_sec = (time_t)(pause / NSEC_PER_SEC),
+			.tv_nsec = (long)(pause % NSEC_PER_SEC),
+		};
+		if (ppoll(&p, 1, &patience, NULL) < 0 && errno != EINTR)
 			return err_origin(-errno);
+		pause = 2 * pause < deadline - t ? 2 * pause : deadline - t;
 	}
 }
 
