@@ -120,8 +120,12 @@ static int save(const struct session_options *o, const char *pid)
 	/* ssid keeps the time, and undoes; we only wait for its word. */
 	patient.timeout_ms = o->timeout_ms ? o->timeout_ms + 20000 : 0;
 	s = session_open(&patient);
-	event = session_call(s, &q);
+	event = session_ask(s, &q);
 	session_close(s);
+	if (!event)
+		session_exit(EXIT_DOWN, "ssid went away while process %s was being saved: ssi-checkpoint "
+					"--list tells whether it was; if not, it runs on",
+			     pid);
 	if (event->body_case != SSI__CONTROL__EVENT__BODY_SAVED)
 		session_exit(EXIT_FAILED, "ssid answered something else");
 	saved = event->saved;

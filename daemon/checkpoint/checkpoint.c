@@ -81,11 +81,18 @@ static void on_saved(void *owner, const struct rpc_result *r)
 	struct checkpoint_ask *a = owner;
 	struct checkpoint_saved result = { .status = r->status, .text = r->text,
 					   .directory = a->directory };
+	char text[160];
 
 	if (r->status == RPC_OK) {
 		result.name = reply->name;
 		result.bytes = reply->bytes;
 		result.frozen = reply->frozen_ns;
+	} else if (!r->answered && (r->status == RPC_DOWN || r->status == RPC_TIMEOUT)) {
+		(void)snprintf(text, sizeof(text),
+			       "ssid of its node went away while process %d was being saved: "
+			       "ssi-checkpoint --list tells whether it was; if not, it runs on",
+			       a->save.pid);
+		result.text = text;
 	}
 	save_end(a, &result);
 }

@@ -117,10 +117,12 @@ class Faults(Beats):
 
     def test_ssid_dies_while_a_program_is_saved(self):
         running, pid = self.beat()
-        for point in ["checkpoint.frozen", "checkpoint.dumped", "checkpoint.saved"]:
+        for point, teller in [("checkpoint.frozen", "n3"), ("checkpoint.dumped", "n1"),
+                              ("checkpoint.saved", "n3"), ("checkpoint.saved", "n1")]:
             old = self.ssid_of("n1")
             self.arm("n1", point, "kill")
-            self.assert_told(self.start("n3", "ssi-checkpoint", str(pid)))
+            r = self.start(teller, "ssi-checkpoint", str(pid)).result(45)
+            self.assert_result(r, 8, rf"^ssi-checkpoint: .*{pid}.*ssi-checkpoint --list")
             self.await_successor("n1", old)
             self.assertEqual(self.assert_one(pid), "n1", point)
             # What is listed is sound; no half of one lies about.
