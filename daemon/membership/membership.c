@@ -56,8 +56,8 @@ static int config_copy(struct membership *m, const struct membership_config *c)
 	return 0;
 }
 
-/* Nodes to talk to: those of @map that are up, and in any state its leader and voters;
- * without a map the one that this node joined by. */
+/* Nodes to talk to: those of @map that are up; for our own messages its leader and voters in
+ * any state, and without a map the one that this node joined by. */
 static int tell_rpc(struct membership *m, const struct membership_map *map)
 {
 	const struct membership_view *view = map ? map->view : NULL;
@@ -70,11 +70,14 @@ static int tell_rpc(struct membership *m, const struct membership_map *map)
 	for (size_t i = 0; view && i < view->n_nodes; i++) {
 		const struct membership_node *node = &view->nodes[i];
 
-		if (node->state == MEMBER_UP || node->voter || node->id == view->leader)
-			peers[n++] = (struct rpc_peer){ node->id, node->address };
+		if (node->state == MEMBER_UP)
+			peers[n++] = (struct rpc_peer){ node->id, node->address, node->since };
+		else if (node->voter || node->id == view->leader)
+			peers[n++] = (struct rpc_peer){ node->id, node->address, RPC_NEVER };
 	}
 	if (!view)
-		peers[n++] = (struct rpc_peer){ m->config.leader, m->config.leader_address };
+		peers[n++] = (struct rpc_peer){ m->config.leader, m->config.leader_address,
+						RPC_NEVER };
 	return rpc_set_view(m->rpc, view ? view->epoch : 0, peers, n);
 }
 

@@ -58,6 +58,7 @@ struct membership_node {
 	char address[64]; /* "10.0.0.1:7777" */
 	enum member_state state;
 	uint64_t incarnation; /* counts the starts of its ssid that the leader saw */
+	epoch_t since;	      /* the first view with this incarnation */
 	bool voter;           /* has a vote in who leads */
 	struct membership_load load; /* as of its last renewal */
 };

@@ -183,6 +183,14 @@ static bool something_to_write(const struct membership_leader *l)
 	return l->dirty || l->authority;
 }
 
+static void set_epoch(struct membership_view *view, epoch_t epoch)
+{
+	view->epoch = epoch;
+	for (size_t i = 0; i < view->n_nodes; i++)
+		if (view->nodes[i].state == MEMBER_UP && !view->nodes[i].since)
+			view->nodes[i].since = epoch;
+}
+
 void membership_commit_flush(struct membership *m)
 {
 	struct membership_leader *l = m->leader;
@@ -203,7 +211,7 @@ void membership_commit_flush(struct membership *m)
 	TAILQ_CONCAT(&c->changes, &l->waiting, in);
 	c->has_map = l->dirty;
 	if (c->has_map)
-		l->next->view->epoch = m->state->map->view->epoch + 1;
+		set_epoch(l->next->view, m->state->map->view->epoch + 1);
 	r = propose(m, c);
 	if (r) {
 		forget(m, c, r < 0 ? r : -ECANCELED);

@@ -380,6 +380,7 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 		*start = renewal->start;
 		n->state = MEMBER_UP;
 		n->incarnation++;
+		n->since = 0; /* the view that is made of it */
 		l->dirty = true;
 		log_info("node %u (%s) is up, incarnation %" PRIu64, peer, n->name,
 			 n->incarnation);

@@ -45,6 +45,7 @@ static void fill_members(struct view_message *v, const struct membership_map *ma
 		p->incarnation = n->incarnation;
 		p->start = whole ? map->starts[i] : 0;
 		p->voter = n->voter;
+		p->since = n->since;
 	}
 }
 
@@ -102,6 +103,7 @@ static int add_member(struct membership_map *map, const Ssi__Membership__Member 
 	n->state = (enum member_state)p->state;
 	n->incarnation = p->incarnation;
 	n->voter = p->voter;
+	n->since = p->since;
 	map->starts[map->view->n_nodes - 1] = p->start;
 	return 0;
 }

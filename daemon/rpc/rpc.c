@@ -23,7 +23,10 @@ static const struct sm_state request_states[] = {
 					 SM_TO(REQUEST_ENDED) },
 	[REQUEST_WAITING] = { "waiting", SM_TO(REQUEST_SENT) | SM_TO(REQUEST_ENDED) |
 						 SM_TO(REQUEST_DONE) },
-	[REQUEST_SENT] = { "sent", SM_TO(REQUEST_ENDED) | SM_TO(REQUEST_DONE) },
+	[REQUEST_SENT] = { "sent", SM_TO(REQUEST_EARLY) | SM_TO(REQUEST_ENDED) |
+					   SM_TO(REQUEST_DONE) },
+	[REQUEST_EARLY] = { "early", SM_TO(REQUEST_WAITING) | SM_TO(REQUEST_ENDED) |
+					     SM_TO(REQUEST_DONE) },
 	[REQUEST_LOCAL] = { "local", SM_TO(REQUEST_SERVED) | SM_TO(REQUEST_ENDED) |
 					     SM_TO(REQUEST_DONE) },
 	[REQUEST_SERVED] = { "served", SM_TO(REQUEST_ENDED) | SM_TO(REQUEST_DONE) },
@@ -49,9 +52,11 @@ int rpc_new(struct rpc **ret, const struct env *env, node_id self)
 	rpc->turn.cb = on_turn;
 	rpc->deadline.cb = on_deadline;
 	rpc->sweep.cb = rpc_on_sweep;
+	rpc->again.cb = rpc_on_again;
 	TAILQ_INIT(&rpc->by_due);
 	TAILQ_INIT(&rpc->local);
 	TAILQ_INIT(&rpc->ended);
+	TAILQ_INIT(&rpc->early);
 	LIST_INIT(&rpc->orphans);
 	/* Only the first arming of a timer can fail: after these none does. */
 	r = env_arm(env, &rpc->turn, 0);
@@ -59,6 +64,8 @@ int rpc_new(struct rpc **ret, const struct env *env, node_id self)
 		r = env_arm(env, &rpc->deadline, RPC_IDLE);
 	if (!r)
 		r = env_arm(env, &rpc->sweep, RPC_SWEEP);
+	if (!r)
+		r = env_arm(env, &rpc->again, RPC_SWEEP);
 	if (r)
 		return err_fold(r);
 	*ret = TAKE(rpc);
@@ -80,6 +87,7 @@ struct rpc *rpc_free(struct rpc *rpc)
 	env_disarm(rpc->env, &rpc->turn);
 	env_disarm(rpc->env, &rpc->deadline);
 	env_disarm(rpc->env, &rpc->sweep);
+	env_disarm(rpc->env, &rpc->again);
 	free(rpc);
 	return NULL;
 }
@@ -157,6 +165,7 @@ static int request_new(struct rpc_request **ret, struct rpc *rpc, node_id node,
 	q->method = method;
 	q->node = node;
 	q->id = ++rpc->next_id;
+	q->epoch = rpc->epoch;
 	sm_init(&q->sm, "request", request_states, q->id, REQUEST_NEW);
 	*ret = TAKE(q);
 	return 0;
@@ -222,6 +231,9 @@ void rpc_request_detach(struct rpc_request *q)
 		TAILQ_REMOVE(&q->link->sent, q, in);
 		if (q->hh.tbl)
 			HASH_DEL(q->rpc->by_id, q);
+		break;
+	case REQUEST_EARLY:
+		TAILQ_REMOVE(&q->rpc->early, q, in);
 		break;
 	case REQUEST_LOCAL:
 		TAILQ_REMOVE(&q->rpc->local, q, in);
@@ -300,10 +312,17 @@ static void on_deadline(struct env_timer *timer)
 	char text[RPC_TEXT_MAX];
 
 	while ((q = TAILQ_FIRST(&rpc->by_due)) && q->due <= now) {
+		rpc->counters.timeouts++;
+		/* Refused as early, once or more. */
+		if (q->text[0] && q->sm.state != REQUEST_ENDED) {
+			rpc_request_done(q, &(struct rpc_result){ .status = RPC_STALE,
+								  .text = q->text,
+								  .answered = true });
+			continue;
+		}
 		(void)snprintf(text, sizeof(text),
 			       "node %u did not answer within %llu ms", q->node,
 			       (unsigned long long)(q->timeout / NSEC_PER_MSEC));
-		rpc->counters.timeouts++;
 		rpc_request_done(q, &(struct rpc_result){ .status = RPC_TIMEOUT,
 							  .text = text });
 	}

@@ -33,7 +33,7 @@ enum rpc_status {
 	RPC_CONFLICT = 6,      /* pid in use, busy */
 	RPC_TIMEOUT = 7,
 	RPC_DOWN = 8,          /* no cluster, or the node cannot be reached */
-	RPC_STALE = 9,         /* sent in a view older than the receiver's */
+	RPC_STALE = 9,         /* one of both has been out of the cluster since it was made */
 };
 
 /* The result of a call, valid during the done callback. */
@@ -101,16 +101,26 @@ void rpc_set_transport(struct rpc *rpc, const struct transport *transport);
 /* @methods ends with a zero row and outlives the rpc. */
 int rpc_register(struct rpc *rpc, const struct rpc_method *methods, void *room);
 
+#define RPC_NEVER UINT64_MAX
+
 /*
  * Told by membership on every view: who is in, where, and the epoch.  Calls to
  * nodes that are not in it end with RPC_DOWN, their links are closed; requests
  * from nodes outside of it are refused with RPC_STALE, except to membership and
  * consensus, which make the views.
+ *
+ * A request carries the epoch of the view in which it was made.  It is served if that is
+ * a view since which neither end has been out of the cluster: what else has changed
+ * meanwhile, say who has a vote, is no matter between the two.  A receiver that does
+ * not know the sender yet, since its view is the older one, is asked again.
  */
 struct rpc_peer {
 	node_id node;
 	const char *address;
+	epoch_t since; /* up in all views from this one; RPC_NEVER: only the rooms that
+			* make the views talk to it */
 };
+/* @peers may have this node among them. */
 int rpc_set_view(struct rpc *rpc, epoch_t epoch, const struct rpc_peer *peers, size_t n_peers);
 /*
  * Told by consensus: the servers.  Calls to membership and consensus reach them outside of

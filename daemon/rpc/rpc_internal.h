@@ -26,11 +26,13 @@ enum {
 #define RPC_IDLE (60 * NSEC_PER_SEC)
 #define RPC_EXTRA_IDLE (5 * NSEC_PER_SEC) /* of a link that is not the chosen one */
 #define RPC_RACE (10 * NSEC_PER_SEC) /* opened within it: at the same time */
+#define RPC_AGAIN (50 * NSEC_PER_MSEC) /* to a node whose view is older than ours */
 
 enum rpc_request_state {
 	REQUEST_NEW,
 	REQUEST_WAITING, /* in remote->waiting: no link yet, or its queue is full */
 	REQUEST_SENT,	 /* in link->sent and rpc->by_id */
+	REQUEST_EARLY,	 /* in rpc->early: its node does not know us yet */
 	REQUEST_LOCAL,	 /* in rpc->local: to this node, not yet served */
 	REQUEST_SERVED,	 /* to this node, ->served is answering it */
 	REQUEST_ENDED,	 /* in rpc->ended: done comes when the loop turns */
@@ -46,6 +48,7 @@ struct rpc_request {
 	const struct rpc_method *method;
 	uint64_t id;
 	uint64_t turn; /* of the loop, when it came into rpc->local or ->ended */
+	epoch_t epoch; /* of our view, when it was made */
 	node_id node;
 	struct rpc_remote *remote;
 	struct rpc_link *link;
@@ -53,7 +56,8 @@ struct rpc_request {
 	nsec_t timeout, due;
 	rpc_done_cb done;
 	void *owner;
-	uint8_t *data; /* the packed request, then a local reply: message, bulk */
+	uint8_t *data; /* the packed request, then a local reply: message, bulk.  Once sent,
+			* only of the rooms above views: they may be told that it was early */
 	size_t message_len, bulk_len;
 	enum rpc_status status;
 	char text[RPC_TEXT_MAX];
@@ -102,6 +106,7 @@ struct rpc_remote {
 	struct rpc *rpc;
 	node_id node;
 	bool in_view, seen; /* seen: the mark of whoever sets a list */
+	epoch_t since, next_since; /* see rpc_peer; next: while a view is set */
 	char *address;	      /* in the view */
 	char *server_address; /* NULL: no server */
 	LIST_HEAD(, rpc_link) links;
@@ -121,14 +126,14 @@ struct rpc {
 	const struct env *env;
 	const struct transport *transport;
 	node_id self;
-	epoch_t epoch;
+	epoch_t epoch, since; /* of this node: see rpc_peer */
 	bool stopping;
 	uint64_t next_id;
 	uint64_t turn_number;
-	struct env_timer turn, deadline, sweep;
+	struct env_timer turn, deadline, sweep, again;
 	struct rpc_table tables[RPC_MAX_TABLES];
 	size_t n_tables;
-	struct rpc_request_list by_due, local, ended;
+	struct rpc_request_list by_due, local, ended, early;
 	struct rpc_request *by_id;
 	struct rpc_call_list orphans; /* calls without a link: local, or it went down */
 	struct rpc_remote *remotes;
@@ -160,7 +165,13 @@ void rpc_remote_push(struct rpc_remote *remote);
 /* A link came up, or is no longer good: which one do requests take? */
 void rpc_remote_choose(struct rpc_remote *remote);
 void rpc_remote_submit(struct rpc_request *q);
-void rpc_remote_fail(struct rpc_remote *remote, const char *reason);
+/* @q was refused for a view that @q's node does not have yet. */
+void rpc_remote_early(struct rpc_request *q, const char *text);
+void rpc_on_again(struct env_timer *timer);
+/* Does @method reach it, and may it call @method? */
+bool rpc_remote_is_in(const struct rpc_remote *remote, uint16_t method);
+/* End all that waits, or what waits for the rooms above views. */
+void rpc_remote_fail(struct rpc_remote *remote, bool all, const char *reason);
 void rpc_on_sweep(struct env_timer *timer);
 void rpc_remotes_fini(struct rpc *rpc);
 
@@ -171,8 +182,8 @@ int rpc_link_send_request(struct rpc_link *link, struct rpc_request *q);
 /* A reply: kept while the transport is full. */
 void rpc_link_send(struct rpc_link *link, const struct transport_frame *frame);
 void rpc_link_close(struct rpc_link *link, const char *reason);
-/* End what was sent on it. */
-void rpc_link_fail(struct rpc_link *link, const char *reason);
+/* End what was sent on it, or of that what is of the rooms above views. */
+void rpc_link_fail(struct rpc_link *link, bool all, const char *reason);
 bool rpc_link_is_idle(const struct rpc_link *link);
 struct rpc_link *rpc_link_free(struct rpc_link *link);
 

@@ -108,12 +108,16 @@ void rpc_link_close(struct rpc_link *link, const char *reason)
 	t->ops->close(t->impl, link->link, reason);
 }
 
-void rpc_link_fail(struct rpc_link *link, const char *reason)
+void rpc_link_fail(struct rpc_link *link, bool all, const char *reason)
 {
-	struct rpc_request *q;
+	struct rpc_request *q, *next;
 
-	while ((q = TAILQ_FIRST(&link->sent)))
-		rpc_request_end(q, RPC_DOWN, "node %u: %s", link->remote->node, reason);
+	for (q = TAILQ_FIRST(&link->sent); q; q = next) {
+		next = TAILQ_NEXT(q, in);
+		if (all || !rpc_is_below_views(q->method->id))
+			rpc_request_end(q, RPC_DOWN, "node %u: %s", link->remote->node,
+					reason);
+	}
 }
 
 bool rpc_link_is_idle(const struct rpc_link *link)
@@ -129,7 +133,7 @@ int rpc_link_send_request(struct rpc_link *link, struct rpc_request *q)
 		.kind = TRANSPORT_REQUEST,
 		.method = q->method->id,
 		.id = q->id,
-		.epoch = rpc->epoch,
+		.epoch = q->epoch,
 		.message = { q->data, q->message_len },
 		.bulk = { q->data + q->message_len, q->bulk_len },
 	};
@@ -140,7 +144,8 @@ int rpc_link_send_request(struct rpc_link *link, struct rpc_request *q)
 		return r;
 	rpc_request_detach(q);
 	q->link = link;
-	free(TAKE(q->data));
+	if (rpc_is_below_views(q->method->id))
+		free(TAKE(q->data));
 	HASH_ADD(hh, rpc->by_id, id, sizeof(q->id), q);
 	TAILQ_INSERT_TAIL(&link->sent, q, in);
 	sm_move(&q->sm, REQUEST_SENT);
@@ -261,13 +266,13 @@ static void on_down(void *owner, struct transport_link *tl, node_id peer,
 	remote = link->remote;
 	log_debug("link %s node %u is down: %s", link->opened_here ? "to" : "from",
 		  remote->node, reason);
-	rpc_link_fail(link, reason);
+	rpc_link_fail(link, true, reason);
 	(void)rpc_link_free(link);
 	rpc_remote_choose(remote);
 	if (remote->link)
 		rpc_remote_push(remote);
 	else if (!remote->opening)
-		rpc_remote_fail(remote, reason);
+		rpc_remote_fail(remote, true, reason);
 }
 
 static int on_reply(struct rpc_link *link, const struct transport_frame *frame)
@@ -290,6 +295,10 @@ static int on_reply(struct rpc_link *link, const struct transport_frame *frame)
 		r = rpc_failure_unpack(frame->message, &result.status, text);
 		if (r)
 			return r;
+		if (result.status == RPC_STALE && q->data && frame->epoch < q->epoch) {
+			rpc_remote_early(q, text);
+			return 0;
+		}
 		result.text = text;
 		result.bulk = RPC_NO_BULK;
 	} else {

@@ -10,7 +10,8 @@
  * the other is closed when it has no work left.  A second link long after the
  * first, or from the same opener, means that the peer has lost the first.  A
  * node leaves the view -> its requests end, its links are closed; those of a server
- * stay, since the rooms below views talk to it on them.
+ * stay, since the rooms below views talk to it on them.  It was out of the cluster
+ * and is in again -> its requests end, since it may have given up what they are about.
  */
 #include "rpc_internal.h"
 
@@ -74,12 +75,22 @@ void rpc_remotes_fini(struct rpc *rpc)
 	}
 }
 
-void rpc_remote_fail(struct rpc_remote *remote, const char *reason)
+void rpc_remote_fail(struct rpc_remote *remote, bool all, const char *reason)
 {
-	struct rpc_request *q;
+	struct rpc_request *q, *next;
 
-	while ((q = TAILQ_FIRST(&remote->waiting)))
-		rpc_request_end(q, RPC_DOWN, "node %u: %s", remote->node, reason);
+	for (q = TAILQ_FIRST(&remote->waiting); q; q = next) {
+		next = TAILQ_NEXT(q, in);
+		if (all || !rpc_is_below_views(q->method->id))
+			rpc_request_end(q, RPC_DOWN, "node %u: %s", remote->node, reason);
+	}
+}
+
+bool rpc_remote_is_in(const struct rpc_remote *remote, uint16_t method)
+{
+	if (rpc_is_below_views(method))
+		return remote->in_view || remote->server_address;
+	return remote->in_view && remote->since != RPC_NEVER;
 }
 
 static bool is_race(const struct rpc_link *a, const struct rpc_link *b)
@@ -119,7 +130,7 @@ void rpc_remote_push(struct rpc_remote *remote)
 	while ((q = TAILQ_FIRST(&remote->waiting))) {
 		if (!remote->link) {
 			if (!remote->opening && rpc_link_open(remote))
-				rpc_remote_fail(remote, "cannot open a link");
+				rpc_remote_fail(remote, true, "cannot open a link");
 			return;
 		}
 		if (remote->link->full)
@@ -143,8 +154,7 @@ void rpc_remote_submit(struct rpc_request *q)
 	struct rpc_remote *remote = remote_find(rpc, q->node);
 	size_t len = q->message_len + q->bulk_len;
 
-	if (!remote || !(remote->in_view ||
-			 (remote->server_address && rpc_is_below_views(q->method->id)))) {
+	if (!remote || !rpc_remote_is_in(remote, q->method->id)) {
 		rpc_request_end(q, RPC_DOWN, "node %u is not in view %llu", q->node,
 				(unsigned long long)rpc->epoch);
 		return;
@@ -159,6 +169,7 @@ void rpc_remote_submit(struct rpc_request *q)
 				q->node);
 		return;
 	}
+	rpc_request_detach(q);
 	sm_move(&q->sm, REQUEST_WAITING);
 	q->remote = remote;
 	TAILQ_INSERT_TAIL(&remote->waiting, q, in);
@@ -174,17 +185,55 @@ size_t rpc_queued(struct rpc *rpc, node_id node)
 	return remote ? remote->waiting_bytes : 0;
 }
 
+void rpc_remote_early(struct rpc_request *q, const char *text)
+{
+	struct rpc *rpc = q->rpc;
+
+	rpc_request_detach(q);
+	sm_move(&q->sm, REQUEST_EARLY);
+	(void)strncpy(q->text, text, sizeof(q->text) - 1);
+	TAILQ_INSERT_TAIL(&rpc->early, q, in);
+	if (TAILQ_FIRST(&rpc->early) == q)
+		(void)env_arm(rpc->env, &rpc->again, RPC_AGAIN);
+}
+
+void rpc_on_again(struct env_timer *timer)
+{
+	struct rpc *rpc = container_of(timer, struct rpc, again);
+	struct rpc_request *q;
+
+	/* None comes into the list in here. */
+	while ((q = TAILQ_FIRST(&rpc->early)))
+		rpc_remote_submit(q);
+}
+
+static void fail(struct rpc_remote *remote, bool all, const char *reason)
+{
+	struct rpc_link *link;
+
+	rpc_remote_fail(remote, all, reason);
+	LIST_FOREACH(link, &remote->links, in)
+		rpc_link_fail(link, all, reason);
+}
+
 static void leave_view(struct rpc_remote *remote)
 {
 	struct rpc_link *link;
 
 	remote->in_view = false;
-	rpc_remote_fail(remote, "it is no longer in the view");
-	LIST_FOREACH(link, &remote->links, in) {
-		rpc_link_fail(link, "it is no longer in the view");
-		if (!remote->server_address)
-			rpc_link_close(link, "the node is no longer in the view");
-	}
+	fail(remote, true, "it is no longer in the view");
+	if (remote->server_address)
+		return;
+	LIST_FOREACH(link, &remote->links, in)
+		rpc_link_close(link, "the node is no longer in the view");
+}
+
+static void enter_view(struct rpc_remote *remote)
+{
+	if (remote->in_view && remote->since != remote->next_since)
+		fail(remote, false, "it was out of the cluster");
+	remote->in_view = true;
+	remote->since = remote->next_since;
 }
 
 static int set_address(char **address, const char *wanted)
@@ -230,13 +279,19 @@ int rpc_set_view(struct rpc *rpc, epoch_t epoch, const struct rpc_peer *peers, s
 		return r;
 	HASH_ITER(hh, rpc->remotes, remote, next)
 		remote->seen = false;
-	for (size_t i = 0; i < n_peers; i++)
-		if (peers[i].node != rpc->self)
-			remote_find(rpc, peers[i].node)->seen = true;
+	for (size_t i = 0; i < n_peers; i++) {
+		if (peers[i].node == rpc->self) {
+			rpc->since = peers[i].since;
+			continue;
+		}
+		remote = remote_find(rpc, peers[i].node);
+		remote->seen = true;
+		remote->next_since = peers[i].since;
+	}
 	rpc->epoch = epoch;
 	HASH_ITER(hh, rpc->remotes, remote, next) {
 		if (remote->seen)
-			remote->in_view = true;
+			enter_view(remote);
 		else if (remote->in_view)
 			leave_view(remote);
 	}
@@ -251,11 +306,9 @@ static void leave_servers(struct rpc_remote *remote)
 	free(TAKE(remote->server_address));
 	if (remote->in_view)
 		return;
-	rpc_remote_fail(remote, "it is no longer a server");
-	LIST_FOREACH(link, &remote->links, in) {
-		rpc_link_fail(link, "it is no longer a server");
+	fail(remote, true, "it is no longer a server");
+	LIST_FOREACH(link, &remote->links, in)
 		rpc_link_close(link, "the node is no longer a server");
-	}
 }
 
 int rpc_set_servers(struct rpc *rpc, const struct rpc_peer *servers, size_t n_servers)

@@ -4,8 +4,8 @@
  * Happy path: the method's handler gets the unpacked request and answers, now
  * or later; the reply goes back on the link that the request came from.
  *
- * Failure modes: sent in an older view, or by a node outside of ours ->
- * RPC_STALE (membership and consensus alone hear everybody).  Too many of one node are being
+ * Failure modes: made before one of both was out of the cluster, or by a node outside of
+ * our view -> RPC_STALE (membership and consensus alone hear everybody).  Too many of one node are being
  * answered -> RPC_CONFLICT at once, nothing is kept.  The link went down before
  * the reply -> the reply is dropped, the caller has been told RPC_DOWN.
  */
@@ -53,17 +53,17 @@ static enum rpc_status admit(struct rpc_link *link, const struct transport_frame
 	}
 	if (rpc_is_below_views(frame->method))
 		return RPC_OK;
-	if (!link->remote->in_view) {
+	if (!rpc_remote_is_in(link->remote, frame->method)) {
 		(void)snprintf(text, RPC_TEXT_MAX, "node %u is not in view %llu of node %u",
 			       link->remote->node, (unsigned long long)rpc->epoch,
 			       rpc->self);
 		return RPC_STALE;
 	}
-	if (frame->epoch < rpc->epoch) {
+	if (frame->epoch < link->remote->since || frame->epoch < rpc->since) {
 		(void)snprintf(text, RPC_TEXT_MAX,
-			       "sent in view %llu, node %u is in view %llu",
-			       (unsigned long long)frame->epoch, rpc->self,
-			       (unsigned long long)rpc->epoch);
+			       "made in view %llu; node %u was out of the cluster since",
+			       (unsigned long long)frame->epoch,
+			       frame->epoch < rpc->since ? rpc->self : link->remote->node);
 		return RPC_STALE;
 	}
 	return RPC_OK;

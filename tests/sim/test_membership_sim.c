@@ -179,13 +179,34 @@ static void swap_late(struct machine *n, struct rpc_call *call)
 	n->late = call;
 }
 
-/* Servers are talked to in any state, and before the first view the one that was joined by. */
-static bool is_server(const struct machine *n, node_id peer)
+/* As the view of @n says; 0: it knows of none. */
+static uint64_t incarnation(const struct machine *n, node_id id)
 {
-	const struct membership_view *v = membership_view(n->m);
-	const struct membership_node *p = membership_node(n->m, peer);
+	const struct membership_node *node = membership_node(n->m, id);
 
-	return v ? peer == v->leader || (p && p->voter) : true;
+	return node ? node->incarnation : 0;
+}
+
+/* A probe says for which life of the receiver it is. */
+struct lives {
+	uint64_t sender, receiver;
+};
+
+static void check_served(struct machine *n, node_id peer, struct iovec bulk)
+{
+	struct lives lives;
+
+	world_check(n->sim->w, bulk.iov_len >= sizeof(lives), "a probe lost its bulk");
+	memcpy(&lives, bulk.iov_base, sizeof(lives));
+	if (peer == n->id)
+		return;
+	world_check(n->sim->w, membership_is_up(n->m, peer),
+		    "node %u serves %u, which is not in its view", n->id, peer);
+	/* Of a later life: then its view is newer than ours. */
+	world_check(n->sim->w,
+		    lives.sender >= incarnation(n, peer) &&
+			    lives.receiver >= incarnation(n, n->id),
+		    "node %u serves what %u sent before one of both was lost", n->id, peer);
 }
 
 RPC_HANDLER(on_probe, struct machine, Ssi__Envelope__Empty)
@@ -195,10 +216,7 @@ RPC_HANDLER(on_probe, struct machine, Ssi__Envelope__Empty)
 	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
 
 	(void)req;
-	world_check(s->w,
-		    membership_is_up(self->m, peer) || is_server(self, peer) ||
-			    peer == self->id,
-		    "node %u serves %u, which is not in its view", self->id, peer);
+	check_served(self, peer, bulk);
 	if (world_chance(s->w, 100))
 		rpc_fail(call, RPC_NOT_FOUND, "no such thing");
 	else if (world_chance(s->w, 800))
@@ -236,7 +254,7 @@ static void probe(struct sim *s)
 	node_id to = 1 + (node_id)world_below(s->w, N_MACHINES + 1);
 	Ssi__Envelope__Empty q = SSI__ENVELOPE__EMPTY__INIT;
 	static uint8_t bulk[100 << 10];
-	struct iovec b = { bulk, world_chance(s->w, 200) ? world_below(s->w, sizeof(bulk)) : 0 };
+	struct iovec b = { bulk, sizeof(struct lives) };
 	struct call *c = &s->calls[s->n_calls];
 	nsec_t timeout = world_below(s->w, 3 * NSEC_PER_SEC);
 	struct rpc_request *request;
@@ -245,6 +263,10 @@ static void probe(struct sim *s)
 		return;
 	*c = (struct call){ .from = from };
 	s->n_calls++;
+	memcpy(bulk, &(struct lives){ incarnation(from, from->id), incarnation(from, to) },
+	       sizeof(struct lives));
+	if (world_chance(s->w, 200))
+		b.iov_len += world_below(s->w, sizeof(bulk) - sizeof(struct lives));
 	world_check(s->w,
 		    !rpc_call(from->rpc, to, PROBE, &q.base, b, timeout, on_probed, c, &request),
 		    "a call was not taken");

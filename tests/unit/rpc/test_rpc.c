@@ -83,13 +83,21 @@ static void stop(void *owner, unsigned slot)
 	f->nodes[slot].rpc = rpc_free(f->nodes[slot].rpc);
 }
 
-static void set_view(struct fixture *f, unsigned slot, epoch_t epoch, unsigned n_nodes)
+/* Nodes 1 to @n_nodes, of which @back is in again since @epoch (0: none). */
+static void set_view_with(struct fixture *f, unsigned slot, epoch_t epoch, unsigned n_nodes,
+			  unsigned back)
 {
 	struct rpc_peer peers[N];
 
 	for (unsigned i = 0; i < n_nodes; i++)
-		peers[i] = (struct rpc_peer){ i + 1, world_address(f->w, i + 1) };
+		peers[i] = (struct rpc_peer){ i + 1, world_address(f->w, i + 1),
+					      i + 1 == back ? epoch : 1 };
 	assert_int_equal(rpc_set_view(f->nodes[slot].rpc, epoch, peers, n_nodes), 0);
+}
+
+static void set_view(struct fixture *f, unsigned slot, epoch_t epoch, unsigned n_nodes)
+{
+	set_view_with(f, slot, epoch, n_nodes, 0);
 }
 
 static int setup(void **state)
@@ -255,18 +263,86 @@ static void a_server_is_called_outside_of_the_view_by_the_rooms_below_it(void **
 	assert_int_equal(after.status, RPC_DOWN);
 }
 
-static void a_request_of_an_older_view_is_refused(void **state)
+static void a_request_is_refused_if_one_end_was_out_since_it_was_sent(void **state)
 {
 	struct fixture *f = *state;
-	struct outcome older, newer;
+	struct outcome before, after, newer;
 
-	set_view(f, 2, 5, N);
-	call(f, 1, 2, ECHO, 1, 0, &older);
-	call(f, 2, 1, ECHO, 1, 0, &newer);
+	for (unsigned back = 1; back <= 2; back++) {
+		set_view(f, 1, 4 * back, N);
+		set_view_with(f, 2, 4 * back + 1, N, back);
+		call(f, 1, 2, ECHO, 1, 0, &before);
+		call(f, 2, 1, ECHO, 1, 0, &newer);
+		world_run(f->w, NSEC_PER_SEC);
+		assert_int_equal(before.status, RPC_STALE);
+		assert_string_equal(before.text,
+				    back == 1 ?
+					    "made in view 4; node 1 was out of the cluster since" :
+					    "made in view 8; node 2 was out of the cluster since");
+		assert_int_equal(newer.status, RPC_OK);
+		set_view_with(f, 1, 4 * back + 1, N, back);
+		call(f, 1, 2, ECHO, 1, 0, &after);
+		world_run(f->w, NSEC_PER_SEC);
+		assert_int_equal(after.status, RPC_OK);
+	}
+}
+
+static void a_view_that_changes_others_disturbs_nobody(void **state)
+{
+	struct fixture *f = *state;
+	struct outcome o;
+
+	set_view_with(f, 2, 5, N, 3);
+	call(f, 1, 2, ECHO, 1, 0, &o);
 	world_run(f->w, NSEC_PER_SEC);
-	assert_int_equal(older.status, RPC_STALE);
-	assert_string_equal(older.text, "sent in view 1, node 2 is in view 5");
-	assert_int_equal(newer.status, RPC_OK);
+	assert_int_equal(o.status, RPC_OK);
+}
+
+static void who_does_not_know_the_sender_yet_is_asked_again(void **state)
+{
+	struct fixture *f = *state;
+	struct outcome o, never;
+
+	set_view(f, 1, 1, 2);
+	set_view_with(f, 3, 2, N, 3);
+	call(f, 3, 1, ECHO, 7, 10000, &o);
+	world_run(f->w, NSEC_PER_SEC / 2);
+	assert_int_equal(o.n, 0);
+	set_view_with(f, 1, 2, N, 3);
+	world_run(f->w, NSEC_PER_SEC / 2);
+	assert_int_equal(o.n, 1);
+	assert_int_equal(o.status, RPC_OK);
+	assert_int_equal(o.number, 7);
+	assert_int_equal(o.bulk, 10000);
+	assert_int_equal(f->nodes[1].n_served, 1);
+
+	set_view_with(f, 3, 3, N, 3);
+	set_view(f, 1, 2, 2);
+	world_run(f->w, NSEC_PER_SEC);
+	call(f, 3, 1, ECHO, 7, 0, &never);
+	world_run(f->w, 5 * NSEC_PER_SEC);
+	assert_int_equal(never.n, 1);
+	assert_int_equal(never.status, RPC_STALE);
+	assert_string_equal(never.text, "node 3 is not in view 2 of node 1");
+}
+
+static void a_server_that_is_not_up_is_for_the_rooms_below_views(void **state)
+{
+	struct fixture *f = *state;
+	struct rpc_peer peer = { 3, world_address(f->w, 3), RPC_NEVER };
+	struct outcome o, below, pending, from;
+
+	call(f, 1, 3, NEVER, 0, 0, &pending);
+	world_run(f->w, NSEC_PER_SEC / 2);
+	assert_int_equal(rpc_set_view(f->nodes[1].rpc, 2, &peer, 1), 0);
+	call(f, 1, 3, ECHO, 1, 0, &o);
+	call(f, 1, 3, OPEN, 9, 0, &below);
+	call(f, 3, 1, ECHO, 1, 0, &from);
+	world_run(f->w, NSEC_PER_SEC);
+	assert_int_equal(pending.status, RPC_DOWN);
+	assert_int_equal(o.status, RPC_DOWN);
+	assert_int_equal(below.status, RPC_OK);
+	assert_int_equal(from.status, RPC_STALE);
 }
 
 static void leaving_the_view_ends_calls(void **state)
@@ -433,7 +509,10 @@ int main(void)
 		T(a_node_outside_of_the_view_is_not_called),
 		T(a_node_outside_of_the_view_is_served_by_membership_only),
 		T(a_server_is_called_outside_of_the_view_by_the_rooms_below_it),
-		T(a_request_of_an_older_view_is_refused),
+		T(a_request_is_refused_if_one_end_was_out_since_it_was_sent),
+		T(a_view_that_changes_others_disturbs_nobody),
+		T(who_does_not_know_the_sender_yet_is_asked_again),
+		T(a_server_that_is_not_up_is_for_the_rooms_below_views),
 		T(leaving_the_view_ends_calls),
 		T(a_broken_link_ends_calls_and_the_next_opens_another),
 		T(a_node_that_does_not_run_is_down),
