@@ -17,6 +17,7 @@
 #include "err.h"
 #include "log.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum {
@@ -29,6 +30,7 @@ enum {
 
 static void on_renew_timer(struct env_timer *timer);
 static void on_lease_timer(struct env_timer *timer);
+static void set_lease(struct membership *m, nsec_t until);
 
 DEFINE_CLEANUP(struct membership, membership_free)
 
@@ -70,7 +72,7 @@ static int tell_rpc(struct membership *m, const struct membership_map *map)
 	for (size_t i = 0; view && i < view->n_nodes; i++) {
 		const struct membership_node *node = &view->nodes[i];
 
-		if (node->state == MEMBER_UP)
+		if (membership_state_is_up(node->state))
 			peers[n++] = (struct rpc_peer){ node->id, node->address, node->since };
 		else if (node->voter || node->id == view->leader)
 			peers[n++] = (struct rpc_peer){ node->id, node->address, RPC_NEVER };
@@ -174,6 +176,34 @@ void membership_announce(struct membership *m, const struct membership_map *old)
 	announce_blocks(m, old);
 }
 
+/* By whoever leads, after all that was here has moved. */
+static void settle_removal(struct membership *m, const struct membership_map *old)
+{
+	const struct membership_node *self = membership_node(m, m->config.self);
+	const struct membership_node *before =
+		old ? membership_map_member(old, m->config.self) : NULL;
+
+	m->given_up = m->given_up && self && self->state == MEMBER_LEAVING;
+	if (!self || self->state != MEMBER_REMOVED)
+		return;
+	if (!before || before->state != MEMBER_REMOVED)
+		log_notice("this node was removed from the cluster: ssi_add_nodes %s, given on a "
+			   "member, brings it back",
+			   m->name);
+	set_lease(m, 0);
+}
+
+int membership_give_up(struct membership *m)
+{
+	const struct membership_node *self = membership_node(m, m->config.self);
+
+	if (!self || self->state != MEMBER_LEAVING)
+		return MEMBERSHIP_E_STATE;
+	m->given_up = true;
+	set_lease(m, 0);
+	return 0;
+}
+
 void membership_take_view(struct membership *m, struct membership_map *owned_map)
 {
 	_cleanup_(membership_map_freep) struct membership_map *map = owned_map, *old = NULL;
@@ -194,6 +224,7 @@ void membership_take_view(struct membership *m, struct membership_map *owned_map
 	/* A new leader waits for us: at once, before our lease ends. */
 	membership_find_referred(m, m->map->view->leader);
 	membership_announce(m, m->known_timer.due ? NULL : old);
+	settle_removal(m, old);
 }
 
 /* The one place where the lease changes. */
@@ -269,7 +300,7 @@ static void take_renewed(struct membership *m, const struct membership_renewed *
 		if (n)
 			n->load = renewed->loads[i].load;
 	}
-	if (renewed->lease && renewed->lease <= LEASE_MAX && !m->left)
+	if (renewed->lease && renewed->lease <= LEASE_MAX && !m->left && !m->given_up)
 		set_lease(m, m->sent_at + renewed->lease);
 }
 
@@ -378,7 +409,30 @@ bool membership_is_up(const struct membership *m, node_id id)
 {
 	const struct membership_node *n = membership_node(m, id);
 
-	return n && n->state == MEMBER_UP;
+	return n && membership_state_is_up(n->state);
+}
+
+const char *membership_refusal(const struct membership *m, node_id id, char *text, size_t size)
+{
+	static const char *const why[] = {
+		[MEMBER_JOINING] = "has not been up yet",
+		[MEMBER_LOST] = "is lost",
+		[MEMBER_LEFT] = "has left the cluster",
+		[MEMBER_LEAVING] = "is being removed",
+		[MEMBER_REMOVED] = "is removed, ssi_add_nodes brings it back",
+	};
+	const struct membership_node *n = membership_node(m, id);
+
+	if (n && n->state == MEMBER_UP)
+		return NULL;
+	(void)snprintf(text, size, "%s %s", n ? n->name : "it",
+		       n ? why[n->state] : "is no member of the cluster");
+	return text;
+}
+
+bool membership_leads(const struct membership *m)
+{
+	return m->leader;
 }
 
 node_id membership_home(const struct membership *m, pid_t pid)

@@ -35,6 +35,8 @@ enum {
 	MEMBERSHIP_E_NO_VIEW,   /* no view came yet */
 	MEMBERSHIP_E_EXHAUSTED, /* every PID of the cluster is leased */
 	MEMBERSHIP_E_NOT_LEADER,
+	MEMBERSHIP_E_STATE, /* not from the state that one of the members is in */
+	MEMBERSHIP_E_ABSENT, /* a member that is to be added does not answer */
 };
 
 enum member_state {
@@ -42,6 +44,8 @@ enum member_state {
 	MEMBER_UP,
 	MEMBER_LOST, /* its lease ended */
 	MEMBER_LEFT, /* stopped in order */
+	MEMBER_LEAVING, /* up, and being removed: nothing new comes to it */
+	MEMBER_REMOVED, /* by command, and comes back by command only */
 };
 
 struct membership_load {
@@ -111,13 +115,37 @@ const struct membership_node *membership_node_by_name(const struct membership *m
 /* This node's, as of now: in the view it is what the leader heard last. */
 struct membership_load membership_own_load(const struct membership *m);
 bool membership_lease_held(const struct membership *m);
+/* In the cluster: UP, or LEAVING. */
 bool membership_is_up(const struct membership *m, node_id id);
+/* NULL: something new, a program or a process that moves, may come to @id; else why not, as
+ * "n2 is being removed". */
+const char *membership_refusal(const struct membership *m, node_id id, char *text, size_t size);
 
 /* The node whose block holds @pid, NODE_NONE for a PID that nobody leased. */
 node_id membership_home(const struct membership *m, pid_t pid);
 /* Ask the leader for one more block; on_pid_block follows.  Idempotent while one is asked for.
  * MEMBERSHIP_E_*. */
 int membership_want_pids(struct membership *m);
+
+/*
+ * Leader, for the room that adds and removes members: all of @nodes come to be @to in one
+ * view, or none of them.  LEAVING: from UP.  UP: from LEAVING (it stays after all), or from
+ * REMOVED, as a new incarnation of an ssid that has asked lately (else
+ * MEMBERSHIP_E_ABSENT).  REMOVED: from LEAVING, after it has given up its lease, which is
+ * for the caller to know, or when it is not up; never the leader itself.  Those that are @to
+ * already stay so.
+ * done once, later; what a result other than 0 asked for may yet come to be, when it is
+ * MEMBERSHIP_E_NOT_LEADER.
+ */
+typedef void (*membership_moved_cb)(void *owner, int result);
+int membership_move(struct membership *m, const node_id *nodes, size_t n_nodes,
+		    enum member_state to, membership_moved_cb done, void *owner);
+/* This node, which is LEAVING, acts no more, until a view says what became of it.  MEMBERSHIP_E_STATE. */
+int membership_give_up(struct membership *m);
+bool membership_leads(const struct membership *m);
+/* Leader: let @node lead.  done once: 0, or -EAGAIN and this node leads on. */
+int membership_hand_over(struct membership *m, node_id node, membership_moved_cb done,
+			 void *owner);
 
 /* A token is one-time, kept as a hash, expires after @lifetime; the leader makes it, whichever
  * node is asked.  @token: "SSI1-<base32 of: CA fingerprint, secret>-<address>"; @result:

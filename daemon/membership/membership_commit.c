@@ -97,7 +97,8 @@ static void tell_members(struct membership *m)
 	/* Ourselves first: rpc must know whom it may talk to. */
 	membership_server_tell_self(m);
 	for (size_t i = 0; i < view->n_nodes; i++)
-		if (view->nodes[i].state == MEMBER_UP && view->nodes[i].id != m->config.self)
+		if (membership_state_is_up(view->nodes[i].state) &&
+		    view->nodes[i].id != m->config.self)
 			(void)membership_wire_tell(m, view->nodes[i].id, m->state->map);
 }
 

@@ -5,7 +5,8 @@
  * membership.c is a member, membership_find.c how it finds the leader,
  * membership_known.c the last view, written down for its successor,
  * membership_server.c a server of the replicated log, membership_leader.c the
- * leader's renewals and leases, membership_voters.c who should have a vote,
+ * leader's renewals and leases, membership_move.c members that are added and removed by
+ * command, membership_voters.c who should have a vote,
  * membership_commit.c changes of the map, membership_admit.c tokens and joins;
  * membership_wire.c, _join.c and _state.c are those that see protobuf.
  */
@@ -70,6 +71,7 @@ struct membership {
 	struct membership_map *map; /* NULL before the first view */
 	node_id target;		  /* whom to renew with next */
 	bool lease_told;	    /* what the owner was told last */
+	bool given_up;		    /* and takes none until a view has settled that */
 	nsec_t lease_until;	    /* by this node's clock; 0: none */
 	nsec_t sent_at;		    /* the renewal that is under way */
 	struct env_timer renew_timer, lease_timer, tell_timer;
@@ -125,6 +127,7 @@ struct membership_lease {
 	UT_hash_handle hh;
 	node_id node;
 	nsec_t heard;
+	uint64_t start; /* of the ssid that was heard of; 0: none was */
 	struct membership_load load;
 };
 
@@ -136,6 +139,7 @@ struct membership_leader {
 	bool dirty;			  /* next differs from what was last proposed */
 	bool authority;			  /* the founder's is to be proposed */
 	bool changing;			  /* a change of the servers is under way */
+	bool handing;			  /* this node was removed, and hands over */
 	bool exhausted;			  /* that no PIDs are left was logged */
 	struct membership_commit *commit; /* under way, or NULL */
 	struct membership_change_list waiting;
@@ -155,6 +159,9 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 void membership_leader_leave(struct membership *m, struct rpc_call *call, uint64_t start);
 void membership_leader_want_pids(struct membership *m, struct rpc_call *call, uint32_t blocks);
 
+/* The lease record of @node, NULL: nothing was heard of it. */
+struct membership_lease *membership_lease_find(struct membership_leader *l, node_id node);
+
 /* membership_server.c */
 int membership_server_new(struct membership *m);
 /* What is committed is this node's own view before anybody else's: a new leader may have
@@ -166,8 +173,9 @@ void membership_server_tell_self(struct membership *m);
 /* What stands for a vote. */
 struct membership_voter {
 	node_id node;
-	bool up;    /* its lease is renewed */
+	bool up;    /* its lease is renewed, or if it is removed, it answers */
 	bool gone;  /* and has not been for long */
+	bool removed; /* and no member any more */
 	bool voter;
 };
 /* The next change of the voters, one at a time: one voter until there are three members, then

@@ -43,7 +43,7 @@ struct waiter {
 	struct membership_renewal renewal;
 };
 
-static struct membership_lease *lease_find(struct membership_leader *l, node_id node)
+struct membership_lease *membership_lease_find(struct membership_leader *l, node_id node)
 {
 	struct membership_lease *lease;
 
@@ -53,7 +53,7 @@ static struct membership_lease *lease_find(struct membership_leader *l, node_id 
 
 static struct membership_lease *lease_get(struct membership_leader *l, node_id node)
 {
-	struct membership_lease *lease = lease_find(l, node);
+	struct membership_lease *lease = membership_lease_find(l, node);
 
 	if (lease)
 		return lease;
@@ -115,6 +115,11 @@ static bool has_vote(struct membership *m, node_id node)
 	return false;
 }
 
+static bool is_silent(const struct membership_lease *lease, nsec_t now, const struct membership *m)
+{
+	return !lease || (now > lease->heard && now - lease->heard > m->config.lease);
+}
+
 /* The map says who has a vote, for people and for those who look for the leader. */
 static void watch_voters(struct membership *m, nsec_t now)
 {
@@ -127,18 +132,21 @@ static void watch_voters(struct membership *m, nsec_t now)
 
 	for (size_t i = 0; v && i < view->n_nodes; i++) {
 		struct membership_node *node = &view->nodes[i];
-		struct membership_lease *lease = lease_find(l, node->id);
+		struct membership_lease *lease = membership_lease_find(l, node->id);
 
 		vote = has_vote(m, node->id);
 		l->dirty = l->dirty || vote != node->voter;
 		node->voter = vote;
-		if (node->state == MEMBER_JOINING)
+		if (node->state == MEMBER_JOINING || (node->state == MEMBER_REMOVED && !vote))
 			continue;
 		v[n++] = (struct membership_voter){
 			.node = node->id,
-			.up = node->state == MEMBER_UP,
-			.gone = node->state != MEMBER_UP &&
-				(!lease || now > lease->heard + GONE_LEASES * m->config.lease),
+			.up = node->state == MEMBER_UP || (node->state == MEMBER_REMOVED &&
+							   !is_silent(lease, now, m)),
+			.gone = node->state == MEMBER_REMOVED ||
+				(!membership_state_is_up(node->state) &&
+				 (!lease || now > lease->heard + GONE_LEASES * m->config.lease)),
+			.removed = node->state == MEMBER_REMOVED,
 			.voter = vote,
 		};
 	}
@@ -151,6 +159,29 @@ static void watch_voters(struct membership *m, nsec_t now)
 					  membership_map_member(l->next, change)->address,
 					  vote ? CONSENSUS_VOTER : CONSENSUS_NONE, on_role_set,
 					  m);
+}
+
+static void on_handed(void *owner, int result)
+{
+	struct membership *m = owner;
+
+	if (m->leader)
+		m->leader->handing = false;
+	if (result)
+		log_debug("nobody else leads yet: %d, trying again", result);
+}
+
+/* It was elected before it lost its vote, which a leader cannot take from itself. */
+static bool hand_over_if_removed(struct membership *m)
+{
+	struct membership_leader *l = m->leader;
+	const struct membership_node *self = membership_map_member(l->next, m->config.self);
+
+	if (!self || self->state != MEMBER_REMOVED)
+		return false;
+	if (!l->handing)
+		l->handing = !consensus_transfer(m->consensus, NODE_NONE, on_handed, m);
+	return true;
 }
 
 static void on_watch(struct env_timer *timer)
@@ -168,14 +199,15 @@ static void on_watch(struct env_timer *timer)
 	for (size_t i = 0; i < l->next->view->n_nodes; i++) {
 		struct membership_node *n = &l->next->view->nodes[i];
 
-		if (n->state != MEMBER_UP || !is_late(m, n->id, now))
+		if (!membership_state_is_up(n->state) || !is_late(m, n->id, now))
 			continue;
 		log_warning("node %u (%s) has not renewed its lease, it is lost", n->id,
 			    n->name);
 		n->state = MEMBER_LOST;
 		l->dirty = true;
 	}
-	watch_voters(m, now);
+	if (!hand_over_if_removed(m))
+		watch_voters(m, now);
 	membership_commit_flush(m);
 	(void)env_arm(m->env, &l->watch, m->config.lease / WATCH_FRACTION);
 }
@@ -282,9 +314,9 @@ static void fill_loads(struct membership *m, struct membership_renewed *ret)
 	for (size_t i = 0; i < view->n_nodes && ret->n_loads < MEMBERSHIP_MAX_LOADS; i++) {
 		const struct membership_node *n =
 			&view->nodes[(l->load_turn + i) % view->n_nodes];
-		const struct membership_lease *lease = lease_find(l, n->id);
+		const struct membership_lease *lease = membership_lease_find(l, n->id);
 
-		if (n->state != MEMBER_UP || !lease)
+		if (!membership_state_is_up(n->state) || !lease)
 			continue;
 		ret->loads[ret->n_loads].node = n->id;
 		ret->loads[ret->n_loads++].load = lease->load;
@@ -306,7 +338,7 @@ static bool acknowledge(struct membership *m, struct rpc_call *call,
 	const struct membership_node *next = membership_map_member(l->next, peer);
 	struct membership_renewed renewed;
 
-	if (!n || n->state != MEMBER_UP || next->state != MEMBER_UP ||
+	if (!n || !membership_state_is_up(n->state) || !membership_state_is_up(next->state) ||
 	    n->incarnation != next->incarnation ||
 	    *membership_map_start(committed, peer) != renewal->start)
 		return false;
@@ -323,6 +355,19 @@ static bool acknowledge(struct membership *m, struct rpc_call *call,
 	fill_loads(m, &renewed);
 	membership_wire_renewed(call, &renewed);
 	return true;
+}
+
+/* It is heard, and told so, and has no lease. */
+static void acknowledge_removed(struct membership *m, struct rpc_call *call,
+				const struct membership_renewal *renewal)
+{
+	const struct membership_map *committed = m->state->map;
+	struct membership_renewed renewed = {
+		.epoch = committed->view->epoch,
+		.view = renewal->epoch < committed->view->epoch ? committed : NULL,
+	};
+
+	membership_wire_renewed(call, &renewed);
 }
 
 static void on_renewal_durable(struct membership_change *change, struct membership *m,
@@ -373,10 +418,15 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 		return;
 	}
 	lease->heard = env_now(m->env);
+	lease->start = renewal->start;
 	lease->load = renewal->load;
+	if (n->state == MEMBER_REMOVED) {
+		acknowledge_removed(m, call, renewal);
+		return;
+	}
 	if (acknowledge(m, call, renewal))
 		return;
-	if (n->state != MEMBER_UP || *start != renewal->start) {
+	if (!membership_state_is_up(n->state) || *start != renewal->start) {
 		*start = renewal->start;
 		n->state = MEMBER_UP;
 		n->incarnation++;
@@ -412,7 +462,7 @@ void membership_leader_leave(struct membership *m, struct rpc_call *call, uint64
 			 rpc_call_peer(call));
 		return;
 	}
-	if (n->state != MEMBER_LEFT) {
+	if (n->state != MEMBER_LEFT && n->state != MEMBER_REMOVED) {
 		log_info("node %u (%s) has left", n->id, n->name);
 		n->state = MEMBER_LEFT;
 		l->dirty = true;
@@ -428,7 +478,7 @@ void membership_leader_want_pids(struct membership *m, struct rpc_call *call, ui
 	uint32_t held;
 	int r = 0;
 
-	if (!n || n->state != MEMBER_UP) {
+	if (!n || !membership_state_is_up(n->state)) {
 		rpc_fail(call, RPC_STALE, "node %u is not up", peer);
 		return;
 	}

@@ -243,7 +243,7 @@ bool membership_map_is_valid(const struct membership_map *map)
 		const struct membership_node *n = &v->nodes[i];
 
 		if (n->id <= (i ? v->nodes[i - 1].id : NODE_NONE) ||
-		    n->state > MEMBER_LEFT || !membership_name_is_valid(n->name) ||
+		    n->state > MEMBER_REMOVED || !membership_name_is_valid(n->name) ||
 		    !membership_address_is_valid(n->address) ||
 		    membership_map_member_by_name(map, n->name) != n)
 			return false;

@@ -19,35 +19,47 @@ static const struct membership_voter *to_promote(const struct membership_voter *
 	return NULL;
 }
 
-/* Who is gone, else the highest id. */
+/* Who is gone, else who is removed, else the highest id: whoever does not answer first, since
+ * it counts for no majority that takes the vote of another. */
 static const struct membership_voter *to_demote(const struct membership_voter *v, size_t n,
 						node_id self)
 {
-	const struct membership_voter *last = NULL;
+	const struct membership_voter *last = NULL, *removed = NULL;
 
 	for (size_t i = 0; i < n; i++) {
 		if (!v[i].voter || v[i].node == self)
 			continue;
-		if (v[i].gone)
+		if (v[i].gone && !v[i].up)
 			return &v[i];
+		if (v[i].removed)
+			removed = &v[i];
 		last = &v[i];
 	}
-	return last;
+	return removed ? removed : last;
+}
+
+static bool removed_votes(const struct membership_voter *v, size_t n, node_id self)
+{
+	for (size_t i = 0; i < n; i++)
+		if (v[i].voter && v[i].removed && v[i].node != self)
+			return true;
+	return false;
 }
 
 node_id membership_voters_next(const struct membership_voter *v, size_t n, node_id self,
 			       bool *ret_vote)
 {
 	const struct membership_voter *next;
-	size_t n_voters = 0, n_gone = 0;
+	size_t n_voters = 0, n_gone = 0, n_members = 0;
 
 	for (size_t i = 0; i < n; i++) {
 		n_voters += v[i].voter;
 		n_gone += v[i].voter && v[i].gone;
+		n_members += !v[i].removed;
 	}
-	next = n_voters - n_gone < wanted(n) ? to_promote(v, n) : NULL;
+	next = n_voters - n_gone < wanted(n_members) ? to_promote(v, n) : NULL;
 	*ret_vote = next;
-	if (!next && n_voters > wanted(n))
+	if (!next && (n_voters > wanted(n_members) || removed_votes(v, n, self)))
 		next = to_demote(v, n, self);
 	return next ? next->node : NODE_NONE;
 }

@@ -95,7 +95,7 @@ static int add_member(struct membership_map *map, const Ssi__Membership__Member 
 	int r;
 
 	if (strlen(p->name) >= sizeof(n->name) || strlen(p->address) >= sizeof(n->address) ||
-	    p->state < 0 || p->state > SSI__MEMBERSHIP__MEMBER_STATE__LEFT)
+	    p->state < 0 || p->state > SSI__MEMBERSHIP__MEMBER_STATE__REMOVED)
 		return err_origin(-EBADMSG);
 	r = membership_map_add_member(map, p->id, p->name, p->address, &n);
 	if (r)

@@ -3,7 +3,8 @@
  *
  * After every step: views are totally ordered on each node and the same for the
  * same epoch on all; a PID block belongs to one node for ever; no node acts on a
- * lease while the newest view that was ever committed says that it is lost or has left; names and
+ * lease while the newest view that was ever committed says that it is lost, has left or is
+ * removed; names and
  * ids are unique; a call ends exactly once, and only members of the view are
  * served.  At the end everything heals, and everybody is up again.
  *
@@ -65,6 +66,7 @@ struct sim {
 	unsigned joining; /* slot that asks for a token or joins */
 	unsigned asked;	  /* the slot that it asks */
 	unsigned n_joins;
+	unsigned mover; /* the slot that moves a member */
 };
 
 static uint64_t mix(uint64_t h, const void *data, size_t len)
@@ -321,6 +323,13 @@ static void kill_rooms(void *owner, unsigned slot)
 	/* Tokens and joins that it was deciding are gone with it. */
 	if (slot == s->asked)
 		s->joining = 0;
+	if (slot == s->mover)
+		s->mover = 0;
+}
+
+static bool is_up(const struct sim *s, node_id id)
+{
+	return s->states[id] == MEMBER_UP || s->states[id] == MEMBER_LEAVING;
 }
 
 static void check(void *owner)
@@ -332,7 +341,7 @@ static void check(void *owner)
 
 		if (!n->m || !membership_lease_held(n->m))
 			continue;
-		world_check(s->w, s->states[n->id] == MEMBER_UP,
+		world_check(s->w, is_up(s, n->id),
 			    "node %u acts on its lease, and is %d in view %" PRIu64, n->id,
 			    s->states[n->id], s->newest);
 		world_check(s->w, n->epoch, "a lease without a view");
@@ -416,6 +425,59 @@ static void try_join(struct sim *s)
 		s->joining = 0;
 }
 
+/* Removal and addition, one at a time. */
+
+static unsigned slot_of(const struct sim *s, node_id id)
+{
+	unsigned slot = 1;
+
+	while (slot <= N_MACHINES && s->machines[slot].id != id)
+		slot++;
+	return slot;
+}
+
+static void on_moved(void *owner, int result)
+{
+	struct sim *s = owner;
+
+	world_note(s->w, s->mover, "its move of a member: %d", result);
+	s->mover = 0;
+}
+
+/* The next step of whatever stands half-way, or of a new one. */
+static void try_move(struct sim *s)
+{
+	unsigned leader = leading(s);
+	struct machine *l = &s->machines[leader], *n;
+	enum member_state to = MEMBER_LEAVING;
+	unsigned slot;
+	node_id id = 0;
+
+	if (s->mover || !l->m || world_is_paused(s->w, leader) || !membership_leads(l->m))
+		return;
+	for (unsigned i = 1; i <= N_MACHINES && !id; i++)
+		if (s->machines[i].id && (s->states[s->machines[i].id] == MEMBER_LEAVING ||
+					  s->states[s->machines[i].id] == MEMBER_REMOVED))
+			id = s->machines[i].id;
+	if (!id && (s->calm || world_chance(s->w, 900)))
+		return;
+	slot = id ? slot_of(s, id) : 1 + (unsigned)world_below(s->w, N_MACHINES);
+	n = &s->machines[slot];
+	id = n->id;
+	if (!id || (slot == leader && s->states[id] != MEMBER_LEAVING))
+		return;
+	if (s->states[id] == MEMBER_REMOVED || slot == leader || s->calm || world_chance(s->w, 200))
+		to = MEMBER_UP;
+	/* It says so itself, and its word may be lost on the way. */
+	else if (s->states[id] == MEMBER_LEAVING && n->m && !world_is_paused(s->w, slot) &&
+		 membership_give_up(n->m) == 0 && world_chance(s->w, 700))
+		to = MEMBER_REMOVED;
+	if (!membership_move(l->m, &id, 1, to, on_moved, s)) {
+		s->mover = leader;
+		world_note(s->w, slot, "is to be %d", to);
+	}
+}
+
 /* What happens. */
 
 static void on_left(void *owner)
@@ -479,6 +541,7 @@ static void on_scenario(void *arg)
 	struct sim *s = arg;
 
 	try_join(s);
+	try_move(s);
 	for (uint64_t i = world_below(s->w, 4); i; i--)
 		probe(s);
 	if (!s->calm)

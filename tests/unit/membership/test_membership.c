@@ -410,6 +410,98 @@ static void who_leaves_is_left_and_may_return(void **state)
 	assert_int_equal(state_of(f, 2, 3), MEMBER_UP);
 }
 
+static void on_moved(void *owner, int result)
+{
+	*(int *)owner = result;
+}
+
+/* As asked of node 1, which leads. */
+static int move(struct fixture *f, const node_id *nodes, size_t n, enum member_state to)
+{
+	int result = -1, r;
+
+	r = membership_move(f->nodes[1].m, nodes, n, to, on_moved, &result);
+	assert_int_equal(result, -1);
+	run(f, 700);
+	return r ? r : result;
+}
+
+static void who_is_removed_has_no_lease_and_no_vote_until_it_is_added(void **state)
+{
+	struct fixture *f = *state;
+	node_id three = 3, self = 1, nobody = 9;
+	uint64_t incarnation = membership_node(f->nodes[1].m, 3)->incarnation;
+	char text[100];
+
+	assert_int_equal(move(f, &three, 1, MEMBER_REMOVED), MEMBERSHIP_E_STATE);
+	assert_int_equal(membership_give_up(f->nodes[3].m), MEMBERSHIP_E_STATE);
+	assert_int_equal(move(f, &three, 1, MEMBER_LEAVING), 0);
+	assert_true(membership_is_up(f->nodes[2].m, 3) && f->nodes[3].lease);
+	assert_string_equal(membership_refusal(f->nodes[2].m, 3, text, sizeof(text)),
+			    "node-3 is being removed");
+	assert_null(membership_refusal(f->nodes[2].m, 2, text, sizeof(text)));
+	/* It stays after all. */
+	assert_int_equal(membership_give_up(f->nodes[3].m), 0);
+	assert_false(f->nodes[3].lease);
+	run(f, 1000);
+	assert_false(f->nodes[3].lease);
+	assert_int_equal(move(f, &three, 1, MEMBER_UP), 0);
+	assert_true(f->nodes[3].lease);
+	assert_int_equal(membership_node(f->nodes[1].m, 3)->incarnation, incarnation);
+
+	assert_int_equal(move(f, &three, 1, MEMBER_LEAVING), 0);
+	assert_int_equal(membership_give_up(f->nodes[3].m), 0);
+	assert_int_equal(move(f, &three, 1, MEMBER_REMOVED), 0);
+	assert_int_equal(state_of(f, 2, 3), MEMBER_REMOVED);
+	assert_int_equal(state_of(f, 3, 3), MEMBER_REMOVED);
+	run(f, 3000);
+	assert_false(f->nodes[3].lease);
+	assert_false(membership_node(f->nodes[1].m, 3)->voter);
+	assert_int_equal(move(f, &self, 1, MEMBER_REMOVED), MEMBERSHIP_E_STATE);
+	assert_int_equal(move(f, &nobody, 1, MEMBER_REMOVED), MEMBERSHIP_E_STATE);
+
+	/* A new start changes nothing, the command does, if it answers. */
+	world_crash(f->w, 3, false);
+	run(f, 5000);
+	assert_int_equal(move(f, &three, 1, MEMBER_UP), MEMBERSHIP_E_ABSENT);
+	world_boot(f->w, 3);
+	run(f, 1500);
+	assert_int_equal(state_of(f, 2, 3), MEMBER_REMOVED);
+	assert_false(f->nodes[3].lease);
+	assert_int_equal(move(f, &three, 1, MEMBER_UP), 0);
+	assert_true(f->nodes[3].lease);
+	assert_int_equal(membership_node(f->nodes[1].m, 3)->incarnation, incarnation + 1);
+	assert_int_equal(f->nodes[3].n_blocks, 1);
+}
+
+static void many_are_removed_in_one_view_or_none(void **state)
+{
+	struct fixture *f = *state;
+	node_id both[] = { 2, 3 };
+	epoch_t epoch;
+
+	world_crash(f->w, 3, false);
+	run(f, 5000);
+	assert_int_equal(state_of(f, 1, 3), MEMBER_LOST);
+	assert_int_equal(move(f, both, 2, MEMBER_REMOVED), MEMBERSHIP_E_STATE);
+	assert_int_equal(state_of(f, 1, 3), MEMBER_LOST);
+	assert_int_equal(move(f, both, 1, MEMBER_LEAVING), 0);
+	assert_int_equal(membership_give_up(f->nodes[2].m), 0);
+	epoch = membership_view(f->nodes[1].m)->epoch;
+	assert_int_equal(membership_move(f->nodes[1].m, both, 2, MEMBER_REMOVED, on_moved,
+					 &(int){ 0 }),
+			 0);
+	run(f, 20);
+	assert_int_equal(state_of(f, 1, 2), MEMBER_REMOVED);
+	assert_int_equal(state_of(f, 1, 3), MEMBER_REMOVED);
+	assert_int_equal(membership_view(f->nodes[1].m)->epoch, epoch + 1);
+	/* The last voters to go take nobody's majority with them. */
+	run(f, 8000);
+	world_crash(f->w, 2, false);
+	run(f, 8000);
+	assert_true(f->nodes[1].lease);
+}
+
 static void more_pids_come_until_there_are_none(void **state)
 {
 	struct fixture *f = *state;
@@ -592,6 +684,8 @@ int main(void)
 		THREE(without_a_majority_leases_end_and_come_back),
 		THREE(all_at_once_go_and_come_back),
 		THREE(who_leaves_is_left_and_may_return),
+		THREE(who_is_removed_has_no_lease_and_no_vote_until_it_is_added),
+		THREE(many_are_removed_in_one_view_or_none),
 		THREE(more_pids_come_until_there_are_none),
 		ONE(a_token_admits_once),
 		ONE(a_token_expires),
