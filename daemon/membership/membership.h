@@ -131,9 +131,8 @@ int membership_want_pids(struct membership *m);
  * Leader, for the room that adds and removes members: all of @nodes come to be @to in one
  * view, or none of them.  LEAVING: from UP.  UP: from LEAVING (it stays after all), or from
  * REMOVED, as a new incarnation of an ssid that has asked lately (else
- * MEMBERSHIP_E_ABSENT).  REMOVED: from LEAVING, after it has given up its lease, which is
- * for the caller to know, or when it is not up; never the leader itself.  Those that are @to
- * already stay so.
+ * MEMBERSHIP_E_ABSENT).  REMOVED: from LEAVING, when it is known to have given up its lease, or
+ * when it is not up; never the leader itself.  Those that are @to already stay so.
  * done once, later; what a result other than 0 asked for may yet come to be, when it is
  * MEMBERSHIP_E_NOT_LEADER.
  */
@@ -142,6 +141,9 @@ int membership_move(struct membership *m, const node_id *nodes, size_t n_nodes,
 		    enum member_state to, membership_moved_cb done, void *owner);
 /* This node, which is LEAVING, acts no more, until a view says what became of it.  MEMBERSHIP_E_STATE. */
 int membership_give_up(struct membership *m);
+/* Leader: @node, LEAVING, says of this incarnation that it has given up: it gets no lease until
+ * it is UP again.  MEMBERSHIP_E_STATE. */
+int membership_given_up(struct membership *m, node_id node, uint64_t incarnation);
 bool membership_leads(const struct membership *m);
 /* Leader: let @node lead.  done once: 0, or -EAGAIN and this node leads on. */
 int membership_hand_over(struct membership *m, node_id node, membership_moved_cb done,

@@ -188,7 +188,7 @@ static void set_epoch(struct membership_view *view, epoch_t epoch)
 {
 	view->epoch = epoch;
 	for (size_t i = 0; i < view->n_nodes; i++)
-		if (view->nodes[i].state == MEMBER_UP && !view->nodes[i].since)
+		if (membership_state_is_up(view->nodes[i].state) && !view->nodes[i].since)
 			view->nodes[i].since = epoch;
 }
 

@@ -128,6 +128,7 @@ struct membership_lease {
 	node_id node;
 	nsec_t heard;
 	uint64_t start; /* of the ssid that was heard of; 0: none was */
+	bool given_up;	/* and gets no lease: it is being removed */
 	struct membership_load load;
 };
 

@@ -420,7 +420,7 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 	lease->heard = env_now(m->env);
 	lease->start = renewal->start;
 	lease->load = renewal->load;
-	if (n->state == MEMBER_REMOVED) {
+	if (n->state == MEMBER_REMOVED || lease->given_up) {
 		acknowledge_removed(m, call, renewal);
 		return;
 	}
@@ -428,7 +428,7 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 		return;
 	if (!membership_state_is_up(n->state) || *start != renewal->start) {
 		*start = renewal->start;
-		n->state = MEMBER_UP;
+		n->state = n->state == MEMBER_LEAVING ? MEMBER_LEAVING : MEMBER_UP;
 		n->incarnation++;
 		n->since = 0; /* the view that is made of it */
 		l->dirty = true;

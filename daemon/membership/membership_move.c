@@ -31,6 +31,13 @@ static bool answers(struct membership *m, node_id node)
 	       env_now(m->env) - lease->heard < ABSENT_LEASES * m->config.lease;
 }
 
+static bool has_given_up(struct membership *m, node_id node)
+{
+	const struct membership_lease *lease = membership_lease_find(m->leader, node);
+
+	return lease && lease->given_up;
+}
+
 /* 0, or MEMBERSHIP_E_*. */
 static int may_move(struct membership *m, node_id node, enum member_state to)
 {
@@ -41,7 +48,10 @@ static int may_move(struct membership *m, node_id node, enum member_state to)
 	if (n->state == to)
 		return 0;
 	if (to == MEMBER_REMOVED)
-		return n->state == MEMBER_UP || node == m->config.self ? MEMBERSHIP_E_STATE : 0;
+		return node == m->config.self || n->state == MEMBER_UP ||
+				       (n->state == MEMBER_LEAVING && !has_given_up(m, node)) ?
+			       MEMBERSHIP_E_STATE :
+			       0;
 	if (to == MEMBER_LEAVING)
 		return n->state == MEMBER_UP ? 0 : MEMBERSHIP_E_STATE;
 	if (to != MEMBER_UP || (n->state != MEMBER_LEAVING && n->state != MEMBER_REMOVED))
@@ -55,11 +65,14 @@ static void move_one(struct membership *m, node_id node, enum member_state to)
 {
 	struct membership_leader *l = m->leader;
 	struct membership_node *n = membership_map_member(l->next, node);
+	struct membership_lease *lease = membership_lease_find(l, node);
 
 	if (n->state == to)
 		return;
+	if (lease)
+		lease->given_up = to == MEMBER_REMOVED;
 	if (n->state == MEMBER_REMOVED) {
-		*membership_map_start(l->next, node) = membership_lease_find(l, node)->start;
+		*membership_map_start(l->next, node) = lease->start;
 		n->incarnation++;
 		n->since = 0; /* the view that is made of it */
 	}
@@ -109,7 +122,21 @@ int membership_move(struct membership *m, const node_id *nodes, size_t n_nodes,
 	return 0;
 }
 
+int membership_given_up(struct membership *m, node_id node, uint64_t incarnation)
+{
+	struct membership_lease *lease = m->leader ? membership_lease_find(m->leader, node) : NULL;
+	const struct membership_node *n =
+		m->leader ? membership_map_member(m->leader->next, node) : NULL;
+
+	if (!lease || !n || n->state != MEMBER_LEAVING || n->incarnation != incarnation)
+		return MEMBERSHIP_E_STATE;
+	lease->given_up = true;
+	return 0;
+}
+
 struct hand_over {
+	struct membership *m;
+	node_id node;
 	membership_moved_cb done;
 	void *owner;
 };
@@ -121,18 +148,36 @@ static void on_handed(void *owner, int result)
 	h->done(h->owner, result ? -EAGAIN : 0);
 }
 
+/* It can be elected now. */
+static void on_vote(void *owner, int result)
+{
+	struct hand_over *h = owner;
+
+	if (h->m->leader)
+		h->m->leader->changing = false;
+	if (result || consensus_transfer(h->m->consensus, h->node, on_handed, h))
+		on_handed(h, -EAGAIN);
+}
+
 int membership_hand_over(struct membership *m, node_id node, membership_moved_cb done,
 			 void *owner)
 {
+	const struct membership_node *n = membership_node(m, node);
 	_cleanup_free_ struct hand_over *h = calloc(1, sizeof(*h));
 	int r;
 
 	if (!h)
 		return err_origin(-ENOMEM);
-	*h = (struct hand_over){ done, owner };
-	r = consensus_transfer(m->consensus, node, on_handed, h);
+	*h = (struct hand_over){ m, node, done, owner };
+	if (!m->leader || !n)
+		return MEMBERSHIP_E_NOT_LEADER;
+	if (n->voter)
+		r = consensus_transfer(m->consensus, node, on_handed, h);
+	else
+		r = consensus_set_role(m->consensus, node, n->address, CONSENSUS_VOTER, on_vote, h);
 	if (r)
 		return r < 0 ? r : MEMBERSHIP_E_NOT_LEADER;
+	m->leader->changing = m->leader->changing || !n->voter;
 	TAKE(h);
 	return 0;
 }

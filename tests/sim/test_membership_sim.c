@@ -470,7 +470,8 @@ static void try_move(struct sim *s)
 		to = MEMBER_UP;
 	/* It says so itself, and its word may be lost on the way. */
 	else if (s->states[id] == MEMBER_LEAVING && n->m && !world_is_paused(s->w, slot) &&
-		 membership_give_up(n->m) == 0 && world_chance(s->w, 700))
+		 membership_give_up(n->m) == 0 && world_chance(s->w, 700) &&
+		 membership_given_up(l->m, id, incarnation(n, id)) == 0)
 		to = MEMBER_REMOVED;
 	if (!membership_move(l->m, &id, 1, to, on_moved, s)) {
 		s->mover = leader;

@@ -450,7 +450,11 @@ static void who_is_removed_has_no_lease_and_no_vote_until_it_is_added(void **sta
 	assert_int_equal(membership_node(f->nodes[1].m, 3)->incarnation, incarnation);
 
 	assert_int_equal(move(f, &three, 1, MEMBER_LEAVING), 0);
+	assert_int_equal(move(f, &three, 1, MEMBER_REMOVED), MEMBERSHIP_E_STATE);
 	assert_int_equal(membership_give_up(f->nodes[3].m), 0);
+	assert_int_equal(membership_given_up(f->nodes[1].m, 3, incarnation + 1),
+			 MEMBERSHIP_E_STATE);
+	assert_int_equal(membership_given_up(f->nodes[1].m, 3, incarnation), 0);
 	assert_int_equal(move(f, &three, 1, MEMBER_REMOVED), 0);
 	assert_int_equal(state_of(f, 2, 3), MEMBER_REMOVED);
 	assert_int_equal(state_of(f, 3, 3), MEMBER_REMOVED);
@@ -487,6 +491,9 @@ static void many_are_removed_in_one_view_or_none(void **state)
 	assert_int_equal(state_of(f, 1, 3), MEMBER_LOST);
 	assert_int_equal(move(f, both, 1, MEMBER_LEAVING), 0);
 	assert_int_equal(membership_give_up(f->nodes[2].m), 0);
+	assert_int_equal(membership_given_up(f->nodes[1].m, 2,
+					     membership_node(f->nodes[1].m, 2)->incarnation),
+			 0);
 	epoch = membership_view(f->nodes[1].m)->epoch;
 	assert_int_equal(membership_move(f->nodes[1].m, both, 2, MEMBER_REMOVED, on_moved,
 					 &(int){ 0 }),
