@@ -1,4 +1,5 @@
 /* ssi-admin(8): found a cluster, admit nodes, look after it. */
+#include "change.h"
 #include "cleanup.h"
 #include "fault.h"
 #include "founding.h"
@@ -20,6 +21,11 @@ static const char help[] =
 	"  token               print a one-time token with which one node may join\n"
 	"  join TOKEN          make this node a member; then start its ssid\n"
 	"  status              is this node's ssid up and in touch with the cluster?\n"
+	"  nodes               the nodes, as ssi-nodes shows them\n"
+	"  nodes add           add nodes that were removed; see ssi_add_nodes\n"
+	"  nodes del           remove nodes; see ssi_remove_nodes\n"
+	"  cluster status      the same as status\n"
+	"  cluster shutdown    end every program and stop the ssid of every node\n"
 	"  fault POINT ACTION  (for tests) kill, stop or fail this node's ssid at a point\n"
 	"\n"
 	"Options:\n"
@@ -27,30 +33,67 @@ static const char help[] =
 	"      --address A     host:port where the others reach it (init, join; port 7777)\n"
 	"      --lifetime S    seconds for which a token is good (init, token; 86400)\n"
 	"      --state DIR     this node's state (/var/lib/ssi)\n"
-	"      --wait S        wait for up to S seconds (status)\n";
+	"      --wait S        wait for up to S seconds (status)\n"
+	"  -n, --nodes LIST    which nodes: n2,n4-n7 or 3-5 (nodes add, nodes del)\n"
+	"  -c, --count N       so many (nodes add, nodes del)\n"
+	"  -t, --total N       as many as make N nodes that are up (nodes add, nodes del)\n"
+	"  -a, --all           all; of this node nodes del takes no notice\n"
+	"  -f, --force         end what cannot move, or runs (nodes del, cluster shutdown)\n"
+	"      --dry-run       only say what would be ended\n";
 
 static const struct option options[] = {
-	{ "node", required_argument, NULL, 'n' },
-	{ "address", required_argument, NULL, 'a' },
+	{ "node", required_argument, NULL, 'N' },
+	{ "address", required_argument, NULL, 'A' },
 	{ "lifetime", required_argument, NULL, 'l' },
 	{ "state", required_argument, NULL, 's' },
 	{ "wait", required_argument, NULL, 'w' },
+	{ "nodes", required_argument, NULL, 'n' },
+	{ "count", required_argument, NULL, 'c' },
+	{ "total", required_argument, NULL, 't' },
+	{ "all", no_argument, NULL, 'a' },
+	{ "force", no_argument, NULL, 'f' },
+	{ "dry-run", no_argument, NULL, 'd' },
 	{ 0 },
 };
 
 static struct {
 	const char *node, *address, *state;
+	char *list;
 	uint64_t lifetime_s, wait_s;
 } arguments = { .state = "/var/lib/ssi", .lifetime_s = 86400 };
+
+static struct change change;
 
 static void on_option(int val, const char *argument)
 {
 	switch (val) {
-	case 'n':
+	case 'N':
 		arguments.node = argument;
 		break;
-	case 'a':
+	case 'A':
 		arguments.address = argument;
+		break;
+	case 'n':
+		change.lists = &arguments.list;
+		arguments.list = (char *)argument;
+		change.n_lists = 1;
+		break;
+	case 'c':
+		change.count = session_number(argument, 100000, "number of nodes");
+		change.has_count = true;
+		break;
+	case 't':
+		change.total = session_number(argument, 100000, "number of nodes");
+		change.has_total = true;
+		break;
+	case 'a':
+		change.all = true;
+		break;
+	case 'f':
+		change.force = true;
+		break;
+	case 'd':
+		change.dry_run = true;
 		break;
 	case 'l':
 		arguments.lifetime_s = session_number(argument, 366 * 86400, "number of seconds");
@@ -248,10 +291,41 @@ static int arm_fault(const struct session_options *o, const char *name, const ch
 	return EXIT_OK;
 }
 
+static int change_nodes(const struct session_options *o, const char *command)
+{
+	if (strcmp(command, "add") != 0 && strcmp(command, "del") != 0)
+		session_usage("nodes %s: no such command", command);
+	if ((change.n_lists != 0) + change.has_count + change.has_total + change.all != 1)
+		session_usage("exactly one of --nodes, --count, --total and --all is needed");
+	change.what = strcmp(command, "add") == 0 ? SSI__CONTROL__CHANGE_REQUEST__WHAT__ADD :
+						    SSI__CONTROL__CHANGE_REQUEST__WHAT__REMOVE;
+	return change_run(o, &change);
+}
+
+static int shut_down(const struct session_options *o)
+{
+	change.what = SSI__CONTROL__CHANGE_REQUEST__WHAT__SHUTDOWN;
+	return change_run(o, &change);
+}
+
+static int show_nodes(const struct session_options *o)
+{
+	const char *const argv[] = { "ssi-nodes",
+				     "--socket",
+				     o->socket,
+				     o->json	? "--json" :
+				     o->quiet	? "--quiet" :
+						  NULL,
+				     NULL };
+
+	execvp(argv[0], (char **)argv);
+	session_exit(EXIT_FAILED, "ssi-nodes cannot be started: %m");
+}
+
 int main(int argc, char **argv)
 {
 	struct session_options o;
-	int first = session_options(argc, argv, "", options, help, on_option, &o);
+	int first = session_options(argc, argv, "n:c:t:af", options, help, on_option, &o);
 	int n = argc - first - 1; /* operands of the command */
 	char **operands = argv + first + 1;
 
@@ -269,5 +343,13 @@ int main(int argc, char **argv)
 		return status(&o);
 	if (strcmp(argv[first], "fault") == 0 && n == 2)
 		return arm_fault(&o, operands[0], operands[1]);
+	if (strcmp(argv[first], "nodes") == 0 && n == 0)
+		return show_nodes(&o);
+	if (strcmp(argv[first], "nodes") == 0 && n == 1)
+		return change_nodes(&o, operands[0]);
+	if (strcmp(argv[first], "cluster") == 0 && n == 1 && strcmp(operands[0], "status") == 0)
+		return status(&o);
+	if (strcmp(argv[first], "cluster") == 0 && n == 1 && strcmp(operands[0], "shutdown") == 0)
+		return shut_down(&o);
 	session_usage("%s: no such command, or not with %d operands", argv[first], n);
 }

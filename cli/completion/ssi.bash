@@ -62,11 +62,11 @@ _ssi_value() { # TOOL PREV
 	*,--socket | ssi-run,-o | ssi-run,--output | ssi,--config | ssid,--config) _ssi_files -f ;;
 	*,--dir | *,--state | *,--cwd) _ssi_files -d ;;
 	ssi-run,--node | ssi-ps,--node | ssi-restart,--on) _ssi_offer "$(_ssi_nodes)" ;;
-	ssi-run,--nodes) _ssi_node_list ;;
+	ssi-run,--nodes | ssi-admin,-n | ssi-admin,--nodes) _ssi_node_list ;;
 	ssi-ps,--app) _ssi_offer "$(_ssi_apps)" ;;
 	ssi-checkpoint,--inspect | ssi-checkpoint,--rm) _ssi_offer "$(_ssi_checkpoints)" ;;
 	ssi-lab,--user) mapfile -t COMPREPLY < <(compgen -u -- "${COMP_WORDS[COMP_CWORD]}") ;;
-	ssi-admin,--node | *,--timeout | *,--wait | *,--lifetime | *,--address | *,--app | ssi-lab,--name | \
+	ssi-admin,--count | ssi-admin,-c | ssi-admin,--total | ssi-admin,-t | ssi-admin,--node | *,--timeout | *,--wait | *,--lifetime | *,--address | *,--app | ssi-lab,--name | \
 		ssi-checkpoint,-d | *,--description) COMPREPLY=() ;;
 	*) return 1 ;;
 	esac
@@ -100,14 +100,23 @@ _ssi_run_program() {
 	fi
 }
 
+_ssi_admin_word() {
+	case ${COMP_WORDS[COMP_CWORD - 1]} in
+	nodes) _ssi_offer "add del" ;;
+	cluster) _ssi_offer "status shutdown" ;;
+	esac
+}
+
 _ssi_operand() { # TOOL
-	local with_value="--timeout --socket --dir -d --description --node --app --on --config --wait --address --lifetime --state --name --user --cwd"
+	local with_value="--nodes --count --total --timeout --socket --dir -d --description --node --app --on --config --wait --address --lifetime --state --name --user --cwd"
 	local position
 	position=$(_ssi_position "$with_value")
 	case $1,$position in
 	ssi-migrate,0 | ssi-checkpoint,0 | ssi-ps,*) _ssi_offer "$(_ssi_pids)" ;;
 	ssi-migrate,1) _ssi_offer "$(_ssi_nodes)" ;;
 	ssi-restart,0) _ssi_offer "$(_ssi_checkpoints)" ;;
+	ssi_add_nodes,* | ssi_remove_nodes,*) _ssi_node_list ;;
+	ssi-admin,1) _ssi_admin_word ;;
 	ssi,0 | ssi-admin,0 | ssi-lab,0) _ssi_offer "$(_ssi_commands "$1")" ;;
 	ssi-lab,*) _ssi_offer "$(ssi-lab list 2>/dev/null | sed -nE 's/^(n[0-9]+) .*/\1/p')" ;;
 	esac
@@ -127,4 +136,4 @@ _ssi() {
 	fi
 }
 
-complete -F _ssi ssi ssi-admin ssi-checkpoint ssi-lab ssi-migrate ssi-nodes ssi-ps ssi-restart ssi-run ssid
+complete -F _ssi ssi ssi_add_nodes ssi_remove_nodes ssi-admin ssi-checkpoint ssi-lab ssi-migrate ssi-nodes ssi-ps ssi-restart ssi-run ssid

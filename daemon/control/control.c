@@ -57,6 +57,7 @@ static void connection_close(struct control_connection *c)
 
 	process_wait_cancel(control->n.process, c);
 	migration_forget(control->n.migration, c);
+	hotplug_forget(control->n.hotplug, c);
 	checkpoint_forget(control->n.checkpoint, c);
 	env_unwatch(control->n.env, &c->watch);
 	close_fd(c->watch.fd);
@@ -162,6 +163,8 @@ static void dispatch(struct control_connection *c, const Ssi__Control__Request *
 		return control_on_fault(c, q->fault);
 	case SSI__CONTROL__REQUEST__BODY_RESIZE:
 		return control_on_resize(c, q->resize);
+	case SSI__CONTROL__REQUEST__BODY_CHANGE:
+		return control_on_change(c, q->change);
 	default:
 		control_fail(c, RPC_USAGE, "this ssid does not know the request: are the "
 					   "tools of another version?");

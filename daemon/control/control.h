@@ -10,6 +10,7 @@
 #include "checkpoint.h"
 #include "console.h"
 #include "env.h"
+#include "hotplug.h"
 #include "membership.h"
 #include "migration.h"
 #include "process.h"
@@ -27,6 +28,7 @@ struct control_neighbours {
 	struct console *console;
 	struct checkpoint_room *checkpoint;
 	struct migration_room *migration;
+	struct hotplug *hotplug;
 };
 
 struct control_config {

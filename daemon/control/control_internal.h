@@ -66,6 +66,7 @@ void control_on_nodes(struct control_connection *c, const Ssi__Control__NodesReq
 void control_on_status(struct control_connection *c, const Ssi__Control__StatusRequest *q);
 void control_on_token(struct control_connection *c, const Ssi__Control__TokenRequest *q);
 void control_on_fault(struct control_connection *c, const Ssi__Control__FaultRequest *q);
+void control_on_change(struct control_connection *c, const Ssi__Control__ChangeRequest *q);
 void control_on_migrate(struct control_connection *c, const Ssi__Control__MigrateRequest *q);
 void control_on_checkpoint(struct control_connection *c,
 			   const Ssi__Control__CheckpointRequest *q);

@@ -23,6 +23,17 @@ static const char *node_name(const struct control_connection *c, node_id id)
 	return n ? n->name : "?";
 }
 
+/* RPC_OK, or the tool has been answered. */
+static enum rpc_status may_take(struct control_connection *c, node_id node)
+{
+	char text[128];
+	const char *why = membership_refusal(c->control->n.membership, node, text, sizeof(text));
+
+	if (why)
+		control_fail(c, RPC_DOWN, "%s: see ssi-nodes", why);
+	return why ? RPC_DOWN : RPC_OK;
+}
+
 /* RPC_OK with the node that @name names and which is up, else the tool has been answered. */
 static enum rpc_status find_node(struct control_connection *c, const char *name, node_id *ret)
 {
@@ -32,12 +43,8 @@ static enum rpc_status find_node(struct control_connection *c, const char *name,
 		control_fail(c, RPC_NOT_FOUND, "no node is called %s: see ssi-nodes", name);
 		return RPC_NOT_FOUND;
 	}
-	if (n->state != MEMBER_UP) {
-		control_fail(c, RPC_DOWN, "node %s is not up: see ssi-nodes", name);
-		return RPC_DOWN;
-	}
 	*ret = n->id;
-	return RPC_OK;
+	return may_take(c, n->id);
 }
 
 static void on_moved(void *owner, const struct migration_result *result)
@@ -149,7 +156,8 @@ void control_on_restart(struct control_connection *c, const Ssi__Control__Restar
 
 	if (!directory)
 		return control_fail(c, RPC_USAGE, "the directory is not an absolute path");
-	if (q->node[0] && find_node(c, q->node, &request.target) != RPC_OK)
+	if (q->node[0] ? find_node(c, q->node, &request.target) != RPC_OK :
+			 may_take(c, request.target) != RPC_OK)
 		return;
 	for (size_t i = 0; i < 3; i++)
 		if (q->pipes & 1u << i)

@@ -161,9 +161,14 @@ static bool is_input(size_t i)
 static void launch_here(struct control_connection *c, const struct process_launch *l)
 {
 	struct control *control = c->control;
+	char text[128];
+	const char *why = membership_refusal(control->n.membership, rpc_self(control->n.rpc), text,
+					     sizeof(text));
 	pid_t app;
 	int r;
 
+	if (why)
+		return control_fail(c, RPC_DOWN, "%s: see ssi-nodes", why);
 	r = process_launch(control->n.process, l, &app);
 	if (r != 0)
 		return control_fail(c, RPC_FAILED, "%s could not be started: %s", l->argv[0],
@@ -432,9 +437,15 @@ void control_serve_launch(struct control *control, struct rpc_call *call,
 	Ssi__Control__LaunchReply reply = SSI__CONTROL__LAUNCH_REPLY__INIT;
 	_cleanup_(process_launch_freep) struct process_launch *l = NULL;
 	stream_id opened[3] = { 0 };
+	char text[128];
+	const char *why;
 	pid_t app;
 	int r;
 
+	why = membership_refusal(control->n.membership, rpc_self(control->n.rpc), text,
+				 sizeof(text));
+	if (why)
+		return rpc_fail(call, RPC_DOWN, "%s: see ssi-nodes", why);
 	if (q->n_streams != 3 || (q->terminal && !q->terminal->window) ||
 	    process_launch_unpack(&l, q->launch.data, q->launch.len) != 0)
 		return rpc_fail(call, RPC_USAGE, "not a launch");

@@ -42,6 +42,8 @@ static const char *state_name(enum member_state state)
 		[MEMBER_UP] = "up",
 		[MEMBER_LOST] = "lost",
 		[MEMBER_LEFT] = "left",
+		[MEMBER_LEAVING] = "leaving",
+		[MEMBER_REMOVED] = "removed",
 	};
 
 	return names[state];
@@ -104,7 +106,7 @@ void control_on_status(struct control_connection *c, const Ssi__Control__StatusR
 	status.epoch = view->epoch;
 	status.nodes = view->n_nodes;
 	for (size_t i = 0; i < view->n_nodes; i++)
-		status.nodes_up += view->nodes[i].state == MEMBER_UP;
+		status.nodes_up += membership_state_is_up(view->nodes[i].state);
 	event.body_case = SSI__CONTROL__EVENT__BODY_STATUS;
 	event.status = &status;
 	control_send(c, &event, true);
@@ -302,7 +304,7 @@ void control_on_processes(struct control_connection *c, const Ssi__Control__Proc
 	l->connection = c;
 	control_hold(c);
 	for (size_t i = 0; i < view->n_nodes; i++)
-		if (view->nodes[i].state == MEMBER_UP && wanted(q, view->nodes[i].name))
+		if (membership_state_is_up(view->nodes[i].state) && wanted(q, view->nodes[i].name))
 			ask_node(l, c->control, view->nodes[i].id);
 		else if (view->nodes[i].state == MEMBER_LOST && wanted(q, view->nodes[i].name))
 			listing_silent(l, view->nodes[i].id);

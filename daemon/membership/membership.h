@@ -115,6 +115,10 @@ const struct membership_node *membership_node_by_name(const struct membership *m
 /* This node's, as of now: in the view it is what the leader heard last. */
 struct membership_load membership_own_load(const struct membership *m);
 bool membership_lease_held(const struct membership *m);
+static inline bool membership_state_is_up(enum member_state state)
+{
+	return state == MEMBER_UP || state == MEMBER_LEAVING;
+}
 /* In the cluster: UP, or LEAVING. */
 bool membership_is_up(const struct membership *m, node_id id);
 /* NULL: something new, a program or a process that moves, may come to @id; else why not, as

@@ -56,11 +56,6 @@ pid_t membership_map_free_block(const struct membership_map *map);
 int membership_map_lease_block(struct membership_map *map, node_id node);
 int membership_map_add_block(struct membership_map *map, const struct membership_block *block);
 
-static inline bool membership_state_is_up(enum member_state state)
-{
-	return state == MEMBER_UP || state == MEMBER_LEAVING;
-}
-
 /* [a-z0-9-], 1..63 bytes, neither end a hyphen. */
 bool membership_name_is_valid(const char *name);
 /* "host:port" or "[v6]:port", short, printable, no white space. */

@@ -187,17 +187,19 @@ static void on_looked(struct env_work *work)
 static void start(struct migration_source *s)
 {
 	struct process_record record;
+	char text[128];
+	const char *why = membership_refusal(s->room->n.membership, s->target, text,
+					     sizeof(text));
 	int r;
 
 	if (!membership_lease_held(s->room->n.membership))
 		return source_fail(s, RPC_DOWN,
 				   "process %d cannot move: its node is out of touch with "
 				   "the cluster", s->root);
-	if (!membership_is_up(s->room->n.membership, s->target))
-		return source_fail(
-			s, RPC_DOWN,
-			"process %d cannot move: %s is not up, see ssi-nodes", s->root,
-			source_target_name(s));
+	if (why)
+		return source_fail(s, RPC_DOWN,
+				   "process %d cannot move: %s, see ssi-nodes", s->root,
+				   why);
 	r = process_hold(s->room->n.process, s->root);
 	if (r == PROCESS_E_BUSY)
 		return source_fail(s, RPC_CONFLICT,

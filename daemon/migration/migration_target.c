@@ -371,7 +371,12 @@ void migration_target_on_ask(struct migration_room *m, struct rpc_call *call,
 			     const Ssi__Migration__AskRequest *q)
 {
 	struct migration_target *t;
+	char text[128];
+	const char *why = membership_refusal(m->n.membership, rpc_self(m->n.rpc), text,
+					     sizeof(text));
 
+	if (why)
+		return rpc_fail(call, RPC_DOWN, "%s", why);
 	if (find(m, q->id, rpc_call_peer(call)))
 		return rpc_fail(call, RPC_CONFLICT, "this move is under way");
 	t = calloc(1, sizeof(*t));

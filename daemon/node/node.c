@@ -14,6 +14,7 @@
 #include "control.h"
 #include "criu.h"
 #include "err.h"
+#include "hotplug.h"
 #include "load.h"
 #include "log.h"
 #include "membership.h"
@@ -47,6 +48,7 @@ struct node {
 	struct criu *criu;
 	struct checkpoint_room *checkpoint;
 	struct migration_room *migration;
+	struct hotplug *hotplug;
 	struct control *control;
 	char *ca_pem, *ca_key_pem;
 	char path[5][256]; /* ca, certificate, key, store, socket */
@@ -98,6 +100,7 @@ static void on_view(void *owner, const struct membership_view *view)
 			stream_on_node_lost(n->stream, view->nodes[i].id);
 	process_on_view(n->process);
 	migration_on_view(n->migration);
+	hotplug_on_view(n->hotplug);
 }
 
 static void on_lease(void *owner, bool held)
@@ -170,6 +173,17 @@ static void on_stop_of(void *owner, pid_t pid, int signal)
 static void on_sigchld(void *owner)
 {
 	process_on_sigchld(((struct node *)owner)->process);
+}
+
+/* The cluster was shut down: what is left in the space ends as this process does. */
+static void on_halt(void *owner)
+{
+	struct node *n = owner;
+
+	log_notice("the cluster is shut down");
+	(void)sd_notify(0, "STOPPING=1\nSTATUS=the cluster is shut down");
+	(void)space_kill(n->space);
+	exit(0);
 }
 
 static void on_space_lost(void *owner)
@@ -274,6 +288,16 @@ static int build_processes(struct node *n)
 	return err_fold(r);
 }
 
+static int build_hotplug(struct node *n)
+{
+	struct hotplug_neighbours hn = {
+		.env = n->env, .rpc = n->rpc, .membership = n->membership,
+		.process = n->process, .migration = n->migration, .on_halt = on_halt, .owner = n,
+	};
+
+	return hotplug_new(&n->hotplug, &hn);
+}
+
 static int build_moves(struct node *n)
 {
 	struct migration_neighbours mn = {
@@ -299,6 +323,8 @@ static int build_moves(struct node *n)
 	r = checkpoint_room_new(&n->checkpoint, &cn, &cc);
 	if (r == 0)
 		r = migration_room_new(&n->migration, &mn);
+	if (r == 0)
+		r = build_hotplug(n);
 	return err_fold(r);
 }
 
@@ -307,7 +333,7 @@ static int build_control(struct node *n)
 	struct control_neighbours cn = {
 		.env = n->env, .rpc = n->rpc, .membership = n->membership, .process = n->process,
 		.stream = n->stream, .console = n->console, .checkpoint = n->checkpoint,
-		.migration = n->migration,
+		.migration = n->migration, .hotplug = n->hotplug,
 	};
 	struct control_config cc = { .socket_path = n->path[4], .cluster = n->identity.cluster };
 

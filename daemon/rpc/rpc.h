@@ -88,6 +88,7 @@ enum {
 	RPC_ROOM_CHECKPOINT = 5,
 	RPC_ROOM_CONTROL = 6,
 	RPC_ROOM_CONSENSUS = 7,
+	RPC_ROOM_HOTPLUG = 8,
 };
 
 int rpc_new(struct rpc **ret, const struct env *env, node_id self);

@@ -33,7 +33,7 @@ PATIENCE_S = 20
 
 PAGES = {
     "ssi": 1, "ssi-checkpoint": 1, "ssi-migrate": 1, "ssi-nodes": 1, "ssi-ps": 1, "ssi-restart": 1,
-    "ssi-run": 1, "ssi-admin": 8, "ssid": 8, "ssi-lab": 1,
+    "ssi-run": 1, "ssi-admin": 8, "ssi_add_nodes": 8, "ssi_remove_nodes": 8, "ssid": 8, "ssi-lab": 1,
 }
 
 
