@@ -135,14 +135,15 @@ static int take_mapping(struct inventory_take *k, pid_t pid, size_t first,
 {
 	struct inventory_file f = {.pid = pid, .fd = INVENTORY_MAPPING};
 	unsigned long start, end, inode;
+	int at = 0;
 	char how[5];
 
-	if (sscanf(line, "%lx-%lx %4s %*x %*x:%*x %lu", &start, &end, how, &inode) !=
-		    4 ||
+	if (sscanf(line, "%lx-%lx %4s %*x %*x:%*x %lu %n", &start, &end, how, &inode,
+		   &at) != 4 ||
 	    strlen(how) != 4)
 		return err_origin(-EBADMSG);
-	/* Some of a kernel's own have no inode, but all files of others have one. */
-	if (!inode)
+	/* Not by the inode alone: that of System V memory is its id, and the first is 0. */
+	if (!inode && line[at] != '/')
 		return 0;
 	f.start = start;
 	f.end = end;

@@ -315,6 +315,13 @@ static void hold_sysv(const void *argument)
 	HOLD(shmctl(id, IPC_RMID, NULL) == 0);
 }
 
+/* Its id is 0, and so is its inode. */
+static void hold_first_sysv(const void *argument)
+{
+	HOLD(unshare(CLONE_NEWIPC) == 0);
+	hold_sysv(argument);
+}
+
 static void test_files_without_a_name_are_in_the_way(void **state)
 {
 	expect(hold_ghost, NULL, ": deleted file /mnt/ghost of 5 MiB");
@@ -322,6 +329,7 @@ static void test_files_without_a_name_are_in_the_way(void **state)
 	       ": /mnt/one name was deleted, but has another name");
 	expect(hold_memfd, NULL, ": memory file (memfd) arena");
 	expect(hold_sysv, NULL, ": System V shared memory");
+	expect(hold_first_sysv, NULL, ": System V shared memory");
 }
 
 static void hold_detached(const void *argument)
