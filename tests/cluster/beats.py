@@ -1,4 +1,5 @@
 """A program whose every step is written down, to tell whether one copy of it lives."""
+import json
 import time
 
 import lab
@@ -38,9 +39,16 @@ class Beats(lab.Tests):
         self.assert_never_two()
         node = self.heard()[-1][1]
         self.assertEqual(self.lab.copies("beat")[0][0], node)
-        until(lambda: {self.lab.where(pid, by) for by in self.lab.nodes} == {node}, timeout,
+        until(lambda: {self.said_by(by, pid) for by in self.lab.nodes} == {node}, timeout,
               lambda: f"it lives on {node}, ssi-ps: {self.lab.processes().get(pid)}")
         return node
+
+    def said_by(self, by, pid):
+        """Where the process is by a node's ssi-ps; None while there is no ssid, or it does not know."""
+        r = self.lab.run(by, "ssi-ps", "--json")
+        if r.status:
+            return None
+        return {int(p["pid"]): p["node"] for p in json.loads(r.text)["processes"]}.get(pid)
 
     def assert_told(self, tool):
         """A tool has ended with success, or one clear line."""

@@ -359,6 +359,8 @@ class Tests(unittest.TestCase):
     def tearDown(self):
         for running in self.lab.running[self.first_running:]:
             running.stop()
+        # A test that failed may have left a node without its ssid.
+        self.lab.settle()
         self.lab.kill_all()
 
     def start(self, node, *command, **more):
@@ -373,21 +375,27 @@ class Tests(unittest.TestCase):
 
 
 class TapResult(unittest.TestResult):
+    """One line a test, when it is over: it may fail in several places, tearDown's included."""
+
     def __init__(self):
         super().__init__()
         self.began = 0
+        self.ok, self.note = True, ""
 
     def startTest(self, test):
         super().startTest(test)
         self.began = time.monotonic()
+        self.ok, self.note = True, ""
 
-    def _tell(self, ok, test, note=""):
+    def stopTest(self, test):
+        super().stopTest(test)
         name = test.id().rsplit(".", 1)[-1].removeprefix("test_").replace("_", " ")
-        print(f"{'ok' if ok else 'not ok'} {self.testsRun} - {name}{note}", flush=True)
+        print(f"{'ok' if self.ok else 'not ok'} {self.testsRun} - {name}{self.note}", flush=True)
         print(f"# {time.monotonic() - self.began:.1f} s", flush=True)
 
-    def _explain(self, test, err):
-        """To stderr, which meson shows of a test that failed."""
+    def _fail(self, test, err):
+        """Explained on stderr, which meson shows of a test that failed."""
+        self.ok, self.note = False, ""
         print(self._exc_info_to_string(err, test), file=sys.stderr, flush=True)
         if not isinstance(test, Tests):
             return
@@ -399,29 +407,29 @@ class TapResult(unittest.TestResult):
             for line in lines:
                 print(f"{node}: {line}", file=sys.stderr, flush=True)
 
-    def addSuccess(self, test):
-        super().addSuccess(test)
-        self._tell(True, test)
-
     def addFailure(self, test, err):
         super().addFailure(test, err)
-        self._tell(False, test)
-        self._explain(test, err)
+        self._fail(test, err)
 
     def addError(self, test, err):
         super().addError(test, err)
-        if isinstance(test, Tests):
-            self._tell(False, test)
-        else:
-            print("Bail out! the laboratory was not built")
-        self._explain(test, err)
+        if not isinstance(test, Tests):
+            print("Bail out! the laboratory was not built", flush=True)
+        self._fail(test, err)
+
+    def addSubTest(self, test, subtest, err):
+        super().addSubTest(test, subtest, err)
+        if err:
+            self._fail(test, err)
 
     def addSkip(self, test, reason):
         super().addSkip(test, reason)
-        if reason.startswith(KnownBug.MARK):
-            self._tell(False, test, f" # TODO {reason.removeprefix(KnownBug.MARK)}")
-        else:
-            self._tell(True, test, f" # SKIP {reason}")
+        if not self.ok:
+            return
+        known = reason.startswith(KnownBug.MARK)
+        self.ok = not known
+        self.note = f" # TODO {reason.removeprefix(KnownBug.MARK)}" if known else f" # SKIP {reason}"
+
 
 def lacking():
     """What this machine lacks for these tests, or nothing."""

@@ -406,7 +406,8 @@ class Faults(Beats):
                 self.lab.kill_ssid(node)
             # Those who are not asked may have no ssid yet: that is another fault.
             for node in self.lab.nodes:
-                until(lambda n=node: self.lab.run(n, "ssi-admin", "status").status in (0, 8))
+                until(lambda n=node: b"no ssid answers" not in
+                      self.lab.run(n, "ssi-admin", "status").err)
             here = self.heard()[-1][1]
             target = "n2" if here == "n1" else "n1"
             r = self.lab.run("n3", "ssi-migrate", str(pid), target)
