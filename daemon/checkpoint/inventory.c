@@ -85,6 +85,33 @@ int inventory_add_file_system(struct inventory *i, const char *name, unsigned *r
 	return 0;
 }
 
+static bool same_task(const struct inventory_task *a, const struct inventory_task *b)
+{
+	return a->pid == b->pid && a->ppid == b->ppid && a->tracer == b->tracer &&
+	       !strcmp(a->comm, b->comm);
+}
+
+static bool same_thing(const struct inventory_file *a, const struct inventory_file *b)
+{
+	return a->pid == b->pid && a->fd == b->fd && a->type == b->type &&
+	       a->device == b->device && a->inode == b->inode && a->flags == b->flags &&
+	       a->deleted == b->deleted && a->locked == b->locked &&
+	       !strcmp(a->path, b->path);
+}
+
+bool inventory_same_things(const struct inventory *a, const struct inventory *b)
+{
+	if (a->n_tasks != b->n_tasks || a->n_files != b->n_files)
+		return false;
+	for (size_t k = 0; k < a->n_tasks; k++)
+		if (!same_task(&a->tasks[k], &b->tasks[k]))
+			return false;
+	for (size_t k = 0; k < a->n_files; k++)
+		if (!same_thing(&a->files[k], &b->files[k]))
+			return false;
+	return true;
+}
+
 const struct inventory_task *inventory_find_task(const struct inventory *i, pid_t pid)
 {
 	for (size_t k = 0; k < i->n_tasks; k++)

@@ -108,6 +108,9 @@ struct inventory {
 int inventory_take(struct inventory **ret, struct space *space, pid_t root);
 struct inventory *inventory_free(struct inventory *i);
 
+/* Whether both say the same of who holds what; not of how much memory, or of what size. */
+bool inventory_same_things(const struct inventory *a, const struct inventory *b);
+
 /* Pipes of the tree's standard streams that a stream carries (by inode): not in the way. */
 struct inventory_allow {
 	const ino_t *pipes;

@@ -3,7 +3,8 @@
  *
  * Happy path: COMMIT, become shadows, answer.
  *
- * Failure modes: before RESTORE was sent the tree simply thaws.  Once it was sent the
+ * Failure modes: before RESTORE was sent the tree simply thaws; refused for what it
+ * holds, it is tried again if that has changed a moment later.  Once it was sent the
  * target may have a copy that is ready, which runs if a view excludes us: so the tree
  * stays frozen until the target has acknowledged the abort, has said that it runs there
  * (then we depart), or a view excludes it.  After COMMIT was sent and before it was
@@ -19,8 +20,43 @@
 
 #include <string.h>
 
+static const nsec_t REFUSED_PAUSE = NSEC_PER_SEC / 20;
+
 static void abort_surely(struct migration_source *s);
 static void send_commit(struct migration_source *s);
+
+/*
+ * What was in the way may be gone in a moment: a program that is being loaded maps files
+ * of its node's own, another locks a file only to write a line.  False: no more of it.
+ */
+static bool try_again(struct migration_source *s)
+{
+	struct migration_room *m = s->room;
+	struct migration_source *next;
+
+	if (s->outcome.status != RPC_UNSUPPORTED || s->resumed || !s->inventory ||
+	    s->n_refused + 1 >= REFUSALS_MAX || s->deadline <= env_now(m->n.env))
+		return false;
+	(void)fault("migration.refused");
+	next = source_new(m, source_next_id(m), s->root, s->target);
+	if (!next)
+		return false;
+	if (env_arm(m->n.env, &next->timer, REFUSED_PAUSE) < 0) {
+		source_free(next);
+		return false;
+	}
+	next->call = TAKE(s->call);
+	next->dry_run = s->dry_run;
+	next->held = s->held;
+	s->held = false;
+	next->deadline = s->deadline;
+	next->watcher = s->watcher;
+	next->watch = s->watch;
+	next->before = TAKE(s->inventory);
+	next->refusal = s->outcome;
+	next->n_refused = s->n_refused + 1;
+	return true;
+}
 
 /* The end of every move: answer, let the tree go, forget. */
 static void finish(struct migration_source *s)
@@ -29,6 +65,11 @@ static void finish(struct migration_source *s)
 
 	sm_move(&s->sm, SOURCE_ENDED);
 	source_journal(s, MIGRATION_STEP_NONE);
+	if (try_again(s))
+		return source_free(s);
+	if (s->outcome.status != RPC_OK)
+		log_notice("process %d: not moved to %s, it goes on here: %s", s->root,
+			   source_target_name(s), s->outcome.text);
 	if (s->held)
 		process_unhold(s->room->n.process, s->root);
 	reply.frozen_ns = s->frozen_for;
@@ -159,9 +200,6 @@ void source_undo(struct migration_source *s)
 	if (r != 0)
 		log_error("process %d: cannot be thawed: %s", s->root,
 			  strerror(-err_fold(r)));
-	if (s->outcome.status != RPC_OK)
-		log_notice("process %d: not moved to %s, it goes on here: %s", s->root,
-			   source_target_name(s), s->outcome.text);
 	finish(s);
 }
 
@@ -250,7 +288,9 @@ void source_on_timer(struct env_timer *timer)
 	struct migration_source *s =
 		container_of(timer, struct migration_source, timer);
 
-	if (s->sm.state == SOURCE_UNDOING)
+	if (s->sm.state == SOURCE_LOOKING)
+		source_start(s);
+	else if (s->sm.state == SOURCE_UNDOING)
 		abort_surely(s);
 	else
 		source_query(s);

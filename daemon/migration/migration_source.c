@@ -43,6 +43,11 @@ const struct sm_state source_states[] = {
 static void next_ask(struct migration_source *s);
 static void next_freeze(struct migration_source *s);
 
+uint64_t source_next_id(struct migration_room *m)
+{
+	return (uint64_t)rpc_self(m->n.rpc) << 32 | (uint32_t)m->next_number++;
+}
+
 struct migration_source *source_new(struct migration_room *m, uint64_t id, pid_t root,
 				    node_id target)
 {
@@ -67,6 +72,7 @@ void source_free(struct migration_source *s)
 	LIST_REMOVE(s, entry);
 	s->room->n_sources--;
 	inventory_free(s->inventory);
+	inventory_free(s->before);
 	tree_pipes_free(s->pipes);
 	space_group_close(s->group);
 	process_pending_free(s->pending);
@@ -176,15 +182,27 @@ static bool judge(struct migration_source *s)
 	return false;
 }
 
+/* Nothing has changed since it was refused: so it is again. */
+static bool refused_still(struct migration_source *s)
+{
+	if (!s->before || s->work_result != 0 ||
+	    !inventory_same_things(s->before, s->inventory))
+		return false;
+	s->n_refused = REFUSALS_MAX;
+	s->outcome = s->refusal;
+	source_undo(s);
+	return true;
+}
+
 static void on_looked(struct env_work *work)
 {
 	struct migration_source *s = container_of(work, struct migration_source, work);
 
-	if (judge(s))
+	if (!refused_still(s) && judge(s))
 		next_ask(s);
 }
 
-static void start(struct migration_source *s)
+void source_start(struct migration_source *s)
 {
 	struct process_record record;
 	char text[128];
@@ -200,7 +218,7 @@ static void start(struct migration_source *s)
 		return source_fail(s, RPC_DOWN,
 				   "process %d cannot move: %s, see ssi-nodes", s->root,
 				   why);
-	r = process_hold(s->room->n.process, s->root);
+	r = s->held ? 0 : process_hold(s->room->n.process, s->root);
 	if (r == PROCESS_E_BUSY)
 		return source_fail(s, RPC_CONFLICT,
 				   "process %d is being moved or saved already",
@@ -358,9 +376,7 @@ void migration_source_begin(struct migration_room *m, struct rpc_call *call,
 	if (m->n_sources >= MIGRATION_CONCURRENT_MAX)
 		return rpc_fail(call, RPC_CONFLICT,
 				"%u moves from this node are under way", m->n_sources);
-	s = source_new(m,
-		       (uint64_t)rpc_self(m->n.rpc) << 32 | (uint32_t)m->next_number++,
-		       q->pid, q->target);
+	s = source_new(m, source_next_id(m), q->pid, q->target);
 	if (!s)
 		return rpc_fail(call, RPC_FAILED, "out of memory");
 	s->call = call;
@@ -368,7 +384,7 @@ void migration_source_begin(struct migration_room *m, struct rpc_call *call,
 	s->deadline = env_now(m->n.env) + q->timeout_ns;
 	s->watcher = q->watcher;
 	s->watch = q->watch;
-	start(s);
+	source_start(s);
 }
 
 void migration_sources_free(struct migration_room *m)

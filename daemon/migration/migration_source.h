@@ -21,6 +21,8 @@ enum source_state {
 	SOURCE_ENDED,
 };
 
+enum { REFUSALS_MAX = 5 }; /* of a tree that goes on changing */
+
 struct migration_source {
 	LIST_ENTRY(migration_source) entry;
 	struct migration_room *room;
@@ -55,10 +57,16 @@ struct migration_source {
 	struct tree_pipes *pipes;
 	struct process_departure *departure;
 	struct migration_outcome outcome;
+
+	/* When it was refused a moment ago: what it held, why, and how often. */
+	struct inventory *before;
+	struct migration_outcome refusal;
+	unsigned n_refused;
 };
 
 /* migration_source.c */
 extern const struct sm_state source_states[];
+uint64_t source_next_id(struct migration_room *m);
 struct migration_source *source_new(struct migration_room *m, uint64_t id, pid_t root,
 				    node_id target);
 void source_free(struct migration_source *s);
@@ -72,6 +80,8 @@ const char *source_target_name(const struct migration_source *s);
 /* Undo it; the first failure is the one to tell. */
 void source_fail(struct migration_source *s, enum rpc_status status, const char *format,
 		 ...) __attribute__((format(printf, 3, 4)));
+/* From the wish to the frozen tree. */
+void source_start(struct migration_source *s);
 /* The target does not take it. */
 void source_refused(struct migration_source *s, const struct rpc_result *result);
 /* What the records say of the frozen tree's members. */

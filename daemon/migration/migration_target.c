@@ -444,7 +444,7 @@ static void on_compared(struct env_work *work)
 	if (t->sm.state == UNDOING)
 		return undo(t);
 	if (t->work_result > 0)
-		return fail(t, RPC_NOT_PERMITTED, "it would not be the same there: %s",
+		return fail(t, RPC_UNSUPPORTED, "it would not be the same there: %s",
 			    t->difference);
 	if (t->work_result < 0)
 		return fail(t, RPC_FAILED, "the copy cannot be looked at: %s",

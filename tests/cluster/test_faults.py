@@ -362,6 +362,22 @@ class Faults(Beats):
         self.lab.run("n1", "kill", "-CONT", ssid, user="root")
         return tool
 
+    def test_what_is_in_the_way_for_a_moment_only_is_waited_for(self):
+        running = self.start("n1", "ssi-run", "-o", "@ID@", "sh", "-c",
+                             "exec 9>/shared/work/lock; flock 9; echo held; read line; "
+                             "exec 9>&-; echo free; read line")
+        running.expect("^held$")
+        pid = running.app()
+        # It stays: so it is told.
+        self.assert_result(self.lab.run("n3", "ssi-migrate", str(pid), "n2"), 5,
+                           "file lock on /shared/work/lock")
+        r = self.in_the_middle(pid, "migration.refused",
+                               lambda: running.ask("", "^free$")).result(45)
+        self.assertEqual(r.status, 0, r)
+        self.assertEqual(self.lab.where(pid), "n2")
+        running.write("\n")
+        self.assertEqual(running.result(20).status, 0)
+
     def test_the_target_loses_power_before_the_commit(self):
         for point in ["migration.shipped", "migration.restored"]:
             running, pid = self.beat()
