@@ -47,6 +47,25 @@ static const char *role(const Ssi__Control__Node *n)
 	return names[n->leader ? 2 : n->voter ? 1 : 0][n->self];
 }
 
+/* Nothing is shown for what was not heard: no zeros. */
+static void show_load(const struct session_options *o, struct libscols_line *l,
+		      const Ssi__Control__Node *n)
+{
+	bool known = n->cpus != 0, now = known && strcmp(n->state, "up") == 0;
+
+	if (known) {
+		session_cell(l, 4, "%u", n->cpus);
+		session_cell_bytes(o, l, 6, n->memory_total);
+	}
+	if (now) {
+		session_cell(l, 5, "%u.%02u", n->running / 100, n->running % 100);
+		session_cell_bytes(o, l, 7, n->memory_available);
+	}
+	for (size_t k = 4; !o->json && k <= 7; k++)
+		if (k % 2 ? !now : !known)
+			session_cell(l, k, "-");
+}
+
 static void show(const struct session_options *o, const Ssi__Control__Nodes *nodes)
 {
 	struct libscols_table *t =
@@ -60,10 +79,7 @@ static void show(const struct session_options *o, const Ssi__Control__Nodes *nod
 		session_cell(l, 1, "%s", n->name);
 		session_cell(l, 2, "%s", n->state);
 		session_cell(l, 3, "%s", n->address);
-		session_cell(l, 4, "%u", n->cpus);
-		session_cell(l, 5, "%u.%02u", n->running / 100, n->running % 100);
-		session_cell_bytes(o, l, 6, n->memory_total);
-		session_cell_bytes(o, l, 7, n->memory_available);
+		show_load(o, l, n);
 		session_cell(l, 8, "%s", role(n));
 	}
 	session_print(t);

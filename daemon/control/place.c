@@ -6,11 +6,14 @@
 /* Runnable tasks for each CPU, in hundredths. */
 static uint32_t load_of(const struct membership_node *n)
 {
-	return n->load.running / (n->load.n_cpus ? n->load.n_cpus : 1);
+	return n->load.running / n->load.n_cpus;
 }
 
+/* A node of which nothing was heard yet is not taken for an idle one. */
 static bool is_better(const struct membership_node *a, const struct membership_node *b)
 {
+	if (!membership_load_known(&a->load) || !membership_load_known(&b->load))
+		return membership_load_known(&a->load) > membership_load_known(&b->load);
 	if (load_of(a) != load_of(b))
 		return load_of(a) < load_of(b);
 	return a->load.memory_available > b->load.memory_available;

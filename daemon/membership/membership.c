@@ -263,6 +263,8 @@ static void renew_again(struct membership *m, nsec_t after_last)
 static void on_renew_timer(struct env_timer *timer)
 {
 	struct membership *m = container_of(timer, struct membership, renew_timer);
+	struct membership_node *self =
+		m->map ? membership_map_member(m->map, m->config.self) : NULL;
 	struct membership_renewal renewal = {
 		.start = m->start,
 		.incarnation = m->incarnation,
@@ -272,6 +274,8 @@ static void on_renew_timer(struct env_timer *timer)
 	if (m->renewing || m->left)
 		return;
 	renewal.load = membership_own_load(m);
+	if (self)
+		self->load = renewal.load;
 	m->sent_at = env_now(m->env);
 	if (membership_wire_renew(m, &renewal))
 		renew_again(m, m->config.lease / RETRY_FRACTION);

@@ -49,12 +49,17 @@ enum member_state {
 };
 
 struct membership_load {
-	uint32_t n_cpus;
+	uint32_t n_cpus;          /* 0: not heard yet */
 	uint32_t running;         /* runnable tasks, times 100 */
 	uint64_t memory_total;    /* bytes */
 	uint64_t memory_available;
 	uint32_t n_processes;     /* of the cluster, here */
 };
+
+static inline bool membership_load_known(const struct membership_load *l)
+{
+	return l->n_cpus != 0;
+}
 
 struct membership_node {
 	node_id id;
