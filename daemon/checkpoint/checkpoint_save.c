@@ -15,6 +15,7 @@
 #include "err.h"
 #include "fault.h"
 #include "log.h"
+#include "process_proc.h"
 #include "sm.h"
 #include "space_group.h"
 
@@ -274,23 +275,32 @@ static void on_freeze_work(struct env_work *work)
 	s->work_result = r;
 }
 
-/* What one may trace one may save: /proc/PID belongs to whom the kernel lets at it. */
+/* A file in /proc/PID is root's when the process is not dumpable; the directory is not. */
+static bool may_look(int proc, pid_t pid, uid_t uid)
+{
+	struct proc_stat stat;
+	struct stat st;
+	char path[32];
+
+	snprintf(path, sizeof(path), "%d/status", pid);
+	if (fstatat(proc, path, &st, 0) < 0)
+		return false;
+	/* In a zombie there is nothing to see. */
+	return st.st_uid == uid || (proc_stat_read(proc, pid, &stat) == 0 && stat.state == 'Z' &&
+				    stat.n_threads <= 1);
+}
+
+/* What one may trace one may save: its files in /proc belong to whom the kernel lets at it. */
 static bool may_save(struct saving *s)
 {
 	const struct inventory *i = s->manifest.inventory;
-	int proc = space_proc_fd(s->room->n.space);
 
 	if (s->caller.uid == 0)
 		return true;
-	for (size_t k = 0; k < i->n_tasks; k++) {
-		struct stat st;
-		char pid[16];
-
-		snprintf(pid, sizeof(pid), "%d", i->tasks[k].pid);
-		if (fstatat(proc, pid, &st, 0) < 0 || st.st_uid != s->caller.uid ||
-		    i->tasks[k].uid != s->caller.uid)
+	for (size_t k = 0; k < i->n_tasks; k++)
+		if (i->tasks[k].uid != s->caller.uid ||
+		    !may_look(space_proc_fd(s->room->n.space), i->tasks[k].pid, s->caller.uid))
 			return false;
-	}
 	return true;
 }
 
@@ -375,7 +385,7 @@ static void on_frozen(struct env_work *work)
 
 	s->frozen_at = env_now(s->room->n.env);
 	if (r == SPACE_GROUP_E_TIMEOUT)
-		return fail(s, RPC_TIMEOUT, "process %d would not freeze", s->root);
+		return fail(s, RPC_TIMEOUT, "process %d would not freeze in time", s->root);
 	if (r == -ESRCH || r == SPACE_GROUP_E_GONE)
 		return fail(s, RPC_NOT_FOUND, "process %d has ended", s->root);
 	if (r != 0)

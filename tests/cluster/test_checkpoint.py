@@ -153,6 +153,17 @@ class Checkpoint(lab.Tests):
         self.assertEqual(self.lab.copies("count"), [])
         self.check_end(self.restart(name), before)
 
+    def test_what_the_user_may_not_look_into_he_may_not_save(self):
+        running = self.start("n1", "ssi-run", "-o", "@ID@", "python3", "-c",
+                             "import ctypes; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n"
+                             "print('secret', flush=True); input()")
+        running.expect("^secret$")
+        pid = running.app()
+        self.assert_result(self.save(pid, status=3), 3, "not yours to look into")
+        self.save(pid, user="root")
+        # It moves all the same: nobody sees it on the way.
+        self.assertEqual(self.lab.run("n3", "ssi-migrate", str(pid), "n2").status, 0)
+
     def test_list_inspect_and_rm(self):
         running, pid = self.count(n=2000)
         name = self.save(pid, "-d", "a line to remember")
@@ -287,6 +298,8 @@ class Checkpoint(lab.Tests):
     def test_what_does_not_exist_is_4_and_what_makes_no_sense_2(self):
         self.assert_result(self.lab.run("n1", "ssi-checkpoint", "4000000"), 4, "4000000")
         self.assert_result(self.restart("4000000"), 4, "4000000")
+        self.assert_result(self.lab.run("n1", "ssi-checkpoint", "--list", "--dir", "/nonexistent"), 4,
+                           "/nonexistent")
         for name in ["../etc", "a/b", "", "."]:
             r = self.restart(name)
             self.assertIn(r.status, [2, 4], (name, r))
