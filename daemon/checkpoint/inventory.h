@@ -90,6 +90,7 @@ struct inventory_task {
 	gid_t gid;
 	unsigned n_threads;
 	bool no_new_privs, seccomp;
+	bool ended;     /* a zombie; not in the text */
 	pid_t tracer;   /* 0: not traced */
 	uint64_t rss_bytes;
 	char comm[17];

@@ -85,7 +85,7 @@ static int read_status(int proc_fd, struct inventory_task *t)
 {
 	_cleanup_buf_ struct buf b = {0};
 	unsigned long threads, tracer, seccomp = 0, no_new_privs = 0, rss = 0;
-	const char *uid, *gid, *text;
+	const char *uid, *gid, *state, *text;
 	char path[32];
 	int r;
 
@@ -98,7 +98,8 @@ static int read_status(int proc_fd, struct inventory_task *t)
 		return -ESRCH;
 	uid = proc_field(text, "Uid:");
 	gid = proc_field(text, "Gid:");
-	if (!uid || !gid || sscanf(uid, "%*u %u", &t->uid) != 1 ||
+	state = proc_field(text, "State:");
+	if (!uid || !gid || !state || sscanf(uid, "%*u %u", &t->uid) != 1 ||
 	    sscanf(gid, "%*u %u", &t->gid) != 1 ||
 	    !number(text, "Threads:", &threads) || !number(text, "TracerPid:", &tracer))
 		return err_origin(-EBADMSG);
@@ -106,6 +107,7 @@ static int read_status(int proc_fd, struct inventory_task *t)
 	(void)number(text, "NoNewPrivs:", &no_new_privs);
 	(void)number(text, "VmRSS:", &rss);
 	t->n_threads = threads;
+	t->ended = state[strspn(state, " \t")] == 'Z';
 	t->tracer = (pid_t)tracer;
 	t->seccomp = seccomp;
 	t->no_new_privs = no_new_privs;

@@ -289,7 +289,11 @@ int inventory_verdict_at(const struct inventory *i, const struct inventory_allow
 		if (t->tracer)
 			report_line(&r, "%d (%s): traced by %d", t->pid, t->comm,
 				    t->tracer);
-		judge_namespaces(&r, t, proc_fd);
+		if (t->ended)
+			report_line(&r, "%d (%s): has ended, and its parent did not wait for it yet",
+				    t->pid, t->comm);
+		else
+			judge_namespaces(&r, t, proc_fd);
 	}
 	for (size_t k = 0; k < i->n_files; k++)
 		judge_file(&r, i, &i->files[k]);

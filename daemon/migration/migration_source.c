@@ -330,7 +330,8 @@ static void on_freeze_work(struct env_work *work)
 					  space_proc_fd(s->room->n.space));
 	/* The signals that the images will hold. */
 	if (r == 0)
-		r = process_pending_read(s->members, s->n_members, &s->pending);
+		r = process_pending_read(space_proc_fd(s->room->n.space), s->members,
+					 s->n_members, &s->pending);
 	s->work_result = r;
 }
 
@@ -342,8 +343,7 @@ static void on_frozen(struct env_work *work)
 	s->frozen_at = env_now(s->room->n.env);
 	if (r == SPACE_GROUP_E_TIMEOUT)
 		return source_fail(s, RPC_TIMEOUT,
-				   "process %d would not freeze in %d s", s->root,
-				   FROZEN_MAX_S);
+				   "process %d would not freeze in time", s->root);
 	if (r > 0)
 		s->work_result = -ESRCH;
 	/* Judged again: it ran on until now. */

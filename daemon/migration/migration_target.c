@@ -429,7 +429,8 @@ static void on_compare_work(struct env_work *work)
 	t->work_result = inventory_take(&t->restored, space, t->root);
 	if (t->work_result == 0)
 		t->work_result =
-			process_pending_read(t->members, t->n_members, &t->pending);
+			process_pending_read(space_proc_fd(space), t->members,
+					     t->n_members, &t->pending);
 	if (t->work_result == 0)
 		t->work_result = inventory_compare(t->saved, t->restored, space, false,
 						   &t->difference);

@@ -169,8 +169,8 @@ struct process_pending;
  * Which signals the image will hold: of the frozen tree, just before its dump.  On a worker.
  * Those are dropped from what becomes a shadow; what came later is sent on.
  */
-int process_pending_read(const struct process_member *members, size_t n_members,
-			 struct process_pending **ret);
+int process_pending_read(int proc_fd, const struct process_member *members,
+			 size_t n_members, struct process_pending **ret);
 struct process_pending *process_pending_free(struct process_pending *pending);
 int process_depart_begin(struct process_room *p, const struct process_member *members,
 			 size_t n_members, struct space_group *group, node_id to,

@@ -3,6 +3,7 @@
 
 #include "cleanup.h"
 #include "err.h"
+#include "process_proc.h"
 
 #include <signal.h>
 #include <string.h>
@@ -38,12 +39,22 @@ static int count_queue(pid_t pid, unsigned flags, uint16_t count[65])
 	return 0;
 }
 
-static int count_process(pid_t pid, uint16_t count[65])
+static bool is_zombie(int proc_fd, pid_t pid)
+{
+	struct proc_stat s;
+
+	return proc_stat_read(proc_fd, pid, &s) == 0 && s.state == 'Z' && s.n_threads <= 1;
+}
+
+static int count_process(int proc_fd, pid_t pid, uint16_t count[65])
 {
 	int status, r;
 
-	if (ptrace(PTRACE_SEIZE, pid, 0, 0) < 0)
-		return err_origin(-errno);
+	if (ptrace(PTRACE_SEIZE, pid, 0, 0) < 0) {
+		r = -errno;
+		/* Whom no signal reaches any more, and no tracer. */
+		return is_zombie(proc_fd, pid) ? 0 : err_origin(r);
+	}
 	r = ptrace(PTRACE_INTERRUPT, pid, 0, 0) < 0 ||
 			    waitpid(pid, &status, __WALL) != pid
 		    ? err_origin(-errno)
@@ -56,8 +67,8 @@ static int count_process(pid_t pid, uint16_t count[65])
 	return r;
 }
 
-int process_pending_read(const struct process_member *members, size_t n_members,
-			 struct process_pending **ret)
+int process_pending_read(int proc_fd, const struct process_member *members,
+			 size_t n_members, struct process_pending **ret)
 {
 	_cleanup_(process_pending_freep) struct process_pending *p = NULL;
 	int r;
@@ -68,7 +79,7 @@ int process_pending_read(const struct process_member *members, size_t n_members,
 	p->n = n_members;
 	for (size_t i = 0; i < n_members; i++) {
 		p->of[i].pid = members[i].pid;
-		r = count_process(members[i].pid, p->of[i].count);
+		r = count_process(proc_fd, members[i].pid, p->of[i].count);
 		if (r < 0)
 			return r;
 	}

@@ -198,19 +198,41 @@ static int append_children(const struct space_group *g, pid_t pid, pid_t **list,
 	return r;
 }
 
+/* Dead with all its threads: the kernel does not list it in cgroup.procs, wherever it is. */
+static bool is_zombie(const struct space_group *g, pid_t pid)
+{
+	char path[32], line[256], state = 'X';
+	unsigned n_threads = 0;
+	FILE *f = NULL;
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "%d/status", pid);
+	fd = openat(g->proc_fd, path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		f = fdopen(fd, "r");
+	while (f && fgets(line, sizeof(line), f)) {
+		(void)sscanf(line, "State: %c", &state);
+		(void)sscanf(line, "Threads: %u", &n_threads);
+	}
+	if (f)
+		(void)fclose(f);
+	return state == 'X' || (state == 'Z' && n_threads <= 1);
+}
+
 static int by_number(const void *a, const void *b)
 {
 	return *(const pid_t *)a - *(const pid_t *)b;
 }
 
 /* One walk, parents first, so that what they fork meanwhile is born inside. */
-static int take_outsiders(struct space_group *g, pid_t root, bool *ret_moved)
+static int take_outsiders(struct space_group *g, pid_t root, bool *ret_moved,
+			  bool *ret_zombies)
 {
 	_cleanup_free_ pid_t *tree = NULL, *inside = NULL;
 	size_t n = 1, n_inside = 0;
 	int r;
 
-	*ret_moved = false;
+	*ret_moved = *ret_zombies = false;
 	r = space_group_pids(g, &inside, &n_inside);
 	if (r < 0)
 		return r;
@@ -225,7 +247,10 @@ static int take_outsiders(struct space_group *g, pid_t root, bool *ret_moved)
 			r = space_group_take(g, tree[i]);
 			if (r < 0 || (r == SPACE_GROUP_E_GONE && i == 0))
 				return r;
-			*ret_moved |= r == 0;
+			if (is_zombie(g, tree[i]))
+				*ret_zombies = true;
+			else
+				*ret_moved |= r == 0;
 		}
 		r = append_children(g, tree[i], &tree, &n);
 		if (r < 0)
@@ -236,18 +261,23 @@ static int take_outsiders(struct space_group *g, pid_t root, bool *ret_moved)
 
 int space_group_take_tree(struct space_group *g, pid_t root)
 {
-	nsec_t deadline = now() + 5 * NSEC_PER_SEC;
-	bool moved = true;
+	static const struct timespec nap = { .tv_nsec = NSEC_PER_MSEC };
+	nsec_t start = now();
+	bool moved, zombies;
 	int r;
 
-	while (moved) {
-		r = take_outsiders(g, root, &moved);
+	for (;;) {
+		r = take_outsiders(g, root, &moved, &zombies);
 		if (r != 0)
 			return r;
-		if (now() > deadline)
+		/* Who is still running is about to wait for his children, or never will. */
+		if (!moved && (!zombies || now() > start + NSEC_PER_SEC / 5))
+			return 0;
+		if (now() > start + 5 * NSEC_PER_SEC)
 			return SPACE_GROUP_E_TIMEOUT;
+		if (!moved)
+			(void)nanosleep(&nap, NULL);
 	}
-	return 0;
 }
 
 /*

@@ -32,7 +32,8 @@ const char *space_group_path(const struct space_group *g);
 
 /* Move one process, all threads. */
 int space_group_take(struct space_group *g, pid_t pid);
-/* Move @root and all its descendants, again and again until no new one appears. */
+/* Move @root and all its descendants, again and again until no new one appears; zombies,
+ * which no group lists, are given a moment to be waited for. */
 int space_group_take_tree(struct space_group *g, pid_t root);
 /* malloc()ed list. */
 int space_group_pids(struct space_group *g, pid_t **ret, size_t *ret_n);

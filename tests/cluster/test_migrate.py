@@ -277,6 +277,23 @@ class Migrate(lab.Tests):
         self.check_refusal("flock", ["/shared/work/lock"], "lock on /shared/work/lock")
         self.check_refusal("fcntl", ["/shared/work/lock"], "lock on /shared/work/lock")
 
+    def test_a_child_that_was_not_waited_for_is_refused_until_it_is(self):
+        running = self.start("n1", "ssi-run", "-o", "@ID@", "python3", "-c", """
+import os
+child = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 5"], {})
+os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+print("dead", flush=True)
+input()
+print(os.waitpid(child, 0) == (child, 5 << 8), flush=True)
+input()""")
+        running.expect("^dead$")
+        pid = str(running.app())
+        for command in [["ssi-migrate", pid, "n2"], ["ssi-migrate", "-n", pid, "n2"],
+                        ["ssi-checkpoint", pid]]:
+            self.assert_result(self.lab.run("n3", *command), 5, "sh.: has ended, and its parent did not")
+        running.ask("", "^True$")
+        self.move(int(pid), "n2")
+
     def test_an_io_uring_is_refused_by_name(self):
         try:
             self.check_refusal("io_uring", [], "io_uring")

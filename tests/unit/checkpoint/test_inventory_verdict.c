@@ -345,6 +345,21 @@ static void test_a_file_on_a_mount_outside_is_in_the_way(void **state)
 	expect(hold_detached, NULL, " is on a mount outside of the space");
 }
 
+static void hold_zombie(const void *argument)
+{
+	siginfo_t info;
+	pid_t child = fork();
+
+	if (child == 0)
+		_exit(5);
+	HOLD(child > 0 && waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT) == 0);
+}
+
+static void test_a_child_that_was_not_waited_for_is_in_the_way(void **state)
+{
+	expect(hold_zombie, NULL, ": has ended, and its parent did not wait for it yet");
+}
+
 static void hold_uts(const void *argument)
 {
 	HOLD(unshare(CLONE_NEWUTS) == 0);
@@ -417,6 +432,7 @@ static int tests(void)
 		cmocka_unit_test(test_a_fifo_that_another_has_open_is_in_the_way),
 		cmocka_unit_test(test_files_without_a_name_are_in_the_way),
 		cmocka_unit_test(test_a_file_on_a_mount_outside_is_in_the_way),
+		cmocka_unit_test(test_a_child_that_was_not_waited_for_is_in_the_way),
 		cmocka_unit_test(test_namespaces_of_its_own_are_in_the_way),
 		cmocka_unit_test(test_a_traced_task_is_in_the_way),
 		cmocka_unit_test(test_all_is_said_at_once_a_line_a_thing),

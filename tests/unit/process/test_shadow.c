@@ -130,7 +130,7 @@ static void depart_tree(const struct process_member *members, size_t n,
 	assert_int_equal(space_group_freeze(g, NSEC_PER_SEC), 0);
 	if (before)
 		before(pid);
-	assert_int_equal(process_pending_read(members, n, &pending), 0);
+	assert_int_equal(process_pending_read(space_proc_fd(space), members, n, &pending), 0);
 	if (after)
 		after(pid);
 	assert_int_equal(process_depart_begin(room, members, n, g, THERE, &d), 0);

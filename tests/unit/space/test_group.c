@@ -162,12 +162,29 @@ static void takes_a_tree_that_forks_all_the_time(void **state)
 	(void)space_group_close(g);
 }
 
+/* The kernel does not list it among the members of its group. */
+static void takes_a_tree_with_a_zombie_in_it(void **state)
+{
+	pid_t root = fixture_sh(&f, "/bin/true & exec sleep 100", -1);
+	struct space_group *g;
+
+	fixture_turn(100 * NSEC_PER_MSEC);
+	assert_int_equal(space_group_open(f.space, "test.4", &g), 0);
+	assert_int_equal(space_group_take_tree(g, root), 0);
+	assert_int_equal(space_group_freeze(g, 2 * NSEC_PER_SEC), 0);
+	assert_int_equal(space_group_kill(g, 2 * NSEC_PER_SEC), 0);
+	(void)fixture_exit_of(&f, root);
+	assert_int_equal(space_reap(f.space, root), 0);
+	(void)space_group_close(g);
+}
+
 static int tests(void)
 {
 	const struct CMUnitTest all[] = {
 		cmocka_unit_test_setup_teardown(freezes_thaws_and_kills, setup, teardown),
 		cmocka_unit_test_setup_teardown(leaf_stays_while_somebody_lives_in_it, setup, teardown),
 		cmocka_unit_test_setup_teardown(takes_a_tree_that_forks_all_the_time, setup, teardown),
+		cmocka_unit_test_setup_teardown(takes_a_tree_with_a_zombie_in_it, setup, teardown),
 	};
 
 	return cmocka_run_group_tests_name("space_group", all, NULL, NULL);
