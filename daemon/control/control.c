@@ -103,14 +103,19 @@ void control_fail(struct control_connection *c, enum rpc_status status, const ch
 {
 	Ssi__Control__Failure failure = SSI__CONTROL__FAILURE__INIT;
 	Ssi__Control__Event event = SSI__CONTROL__EVENT__INIT;
-	char text[1024];
+	char text[1024], stale[1040] = "";
 	va_list ap;
 
 	va_start(ap, format);
 	vsnprintf(text, sizeof(text), format, ap);
 	va_end(ap);
+	/* The next attempt is of the next view. */
+	if (status == RPC_STALE) {
+		status = RPC_DOWN;
+		(void)snprintf(stale, sizeof(stale), "try again: %s", text);
+	}
 	failure.status = status;
-	failure.text = text;
+	failure.text = stale[0] ? stale : text;
 	event.body_case = SSI__CONTROL__EVENT__BODY_FAILURE;
 	event.failure = &failure;
 	control_send(c, &event, true);

@@ -274,7 +274,8 @@ void rpc_request_done(struct rpc_request *q, const struct rpc_result *result)
 /* A request in rpc->ended: a refusal, or what this very node replied. */
 static void tell(struct rpc_request *q)
 {
-	struct rpc_result result = { .status = q->status, .text = q->text };
+	struct rpc_result result = { .status = q->status, .text = q->text,
+				     .answered = q->node == q->rpc->self };
 	_cleanup_(rpc_unpacked_freep) ProtobufCMessage *reply = NULL;
 
 	if (q->status == RPC_OK) {

@@ -42,7 +42,7 @@ struct rpc_result {
 	const char *text; /* one line for people when status is not RPC_OK; never NULL */
 	const ProtobufCMessage *reply; /* of the type expected; NULL unless RPC_OK */
 	struct iovec bulk;
-	bool answered; /* by another node; false: whether it served the call may be unknown */
+	bool answered; /* by whom it was for; false: whether it served the call may be unknown */
 };
 
 typedef void (*rpc_done_cb)(void *owner, const struct rpc_result *result);

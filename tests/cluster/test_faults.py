@@ -428,7 +428,7 @@ class Faults(Beats):
             target = "n2" if here == "n1" else "n1"
             r = self.lab.run("n3", "ssi-migrate", str(pid), target)
             if r.status:
-                self.assert_result(r, 8, "out of touch with the cluster|is not up")
+                self.assert_result(r, 8, "out of (touch with )?the cluster|is not up")
             self.lab.settle()
             self.assertEqual(self.assert_one(pid), here if r.status else target)
         self.end(running, pid)
