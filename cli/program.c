@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -286,9 +287,19 @@ static bool turn(struct run *r, int timeout)
 	return active;
 }
 
+/* True: what the program wrote did not get where it should. */
+static bool tell_lost(const char *name, const struct relay *r)
+{
+	if (r->error)
+		session_error("%s: %s: what the program wrote is lost", name,
+			      strerror(r->error));
+	return r->error != 0;
+}
+
 int program_follow(const struct session_options *o, struct session *s, int32_t pid)
 {
 	struct run r = { .options = o, .session = s, .pid = pid, .signals = signals_fd() };
+	bool lost;
 
 	/* The timeout was for the start; a program takes as long as it takes. */
 	session_no_deadline(s);
@@ -307,5 +318,9 @@ int program_follow(const struct session_options *o, struct session *s, int32_t p
 		;
 	terminal_restore();
 	session_close(r.session);
+	lost = tell_lost("standard output", &relays[1]);
+	lost |= tell_lost("standard error", &relays[2]);
+	if (lost && r.code == CLD_EXITED && r.status == 0)
+		return EXIT_FAILED;
 	return r.code == CLD_EXITED ? r.status : 128 + r.status;
 }

@@ -58,8 +58,12 @@ static bool drain(struct relay *r)
 	size_t piece = r->len < PIPE_BUF ? r->len : PIPE_BUF;
 	ssize_t n = write(r->to, r->bytes + r->start, piece);
 
-	if (n < 0)
-		return errno == EINTR || errno == EAGAIN;
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return true;
+	if (n < 0) {
+		r->error = errno == EPIPE ? 0 : errno;
+		return false;
+	}
 	r->start += (size_t)n;
 	r->len -= (size_t)n;
 	return true;

@@ -10,10 +10,12 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdio_ext.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 static const char DEFAULT_SOCKET[] = "/run/ssi/ssid.sock";
 enum {
@@ -135,6 +137,20 @@ static bool take_common(int val, const char *help, struct session_options *o)
 	return false;
 }
 
+/* What was printed and could not be written is no success, whatever was done. */
+static void close_output(void)
+{
+	bool printed = __fpending(stdout) != 0, failed = ferror(stdout) != 0;
+
+	/* Closed before we came, and nothing printed: no fault. */
+	if (fclose(stdout) != 0 && (printed || errno != EBADF))
+		failed = true;
+	if (failed) {
+		session_error("standard output: %m");
+		_exit(EXIT_FAILED);
+	}
+}
+
 int session_options(int argc, char **argv, const char *short_options,
 		    const struct option *long_options, const char *help,
 		    void (*on_option)(int val, const char *argument), struct session_options *ret)
@@ -145,6 +161,7 @@ int session_options(int argc, char **argv, const char *short_options,
 	int val;
 
 	*ret = (struct session_options){ .socket = DEFAULT_SOCKET };
+	(void)atexit(close_output);
 	for (; long_options && long_options->name; long_options++)
 		all[n++] = *long_options;
 	for (size_t i = 0; i < N_ELEMENTS(common_options); i++)

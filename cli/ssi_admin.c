@@ -4,10 +4,13 @@
 #include "fault.h"
 #include "founding.h"
 #include "log.h"
+#include "membership_map.h"
 #include "session.h"
 
 #include <errno.h>
 #include <getopt.h>
+#include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -120,18 +123,77 @@ static const char *node_name(void)
 	return name;
 }
 
-/* host:port, from what was given. */
+/* Of --node or the host, which may have capitals. */
+static const char *valid_node_name(void)
+{
+	const char *name = node_name();
+
+	if (!membership_name_is_valid(name))
+		session_usage("%s: a name is 1 to %d of a-z, 0-9 and -: give --node", name,
+			      NODE_NAME_MAX);
+	return name;
+}
+
+/* Host and port of what was given: "n1", "n1:7777", "::1", "[::1]:7777". */
+static void split_address(char *host, size_t size, const char **ret_port)
+{
+	const char *given = arguments.address, *colon = strrchr(given, ':');
+	const bool bracket = given[0] == '[';
+	size_t len = strlen(given);
+
+	*ret_port = "7777";
+	if (colon && (bracket ? colon[-1] == ']' : strchr(given, ':') == colon)) {
+		*ret_port = colon + 1;
+		len = (size_t)(colon - given);
+	}
+	if (bracket && len > 1 && given[len - 1] == ']') {
+		given++;
+		len -= 2;
+	}
+	if (!len || len >= size)
+		session_usage("%s is not an address", arguments.address);
+	memcpy(host, given, len);
+	host[len] = '\0';
+	if (!session_number(*ret_port, UINT16_MAX, "port"))
+		session_usage("%s is not a port", *ret_port);
+}
+
+static bool is_loopback(const struct sockaddr *a)
+{
+	if (a->sa_family == AF_INET6)
+		return IN6_IS_ADDR_LOOPBACK(&((const struct sockaddr_in6 *)a)->sin6_addr);
+	return ntohl(((const struct sockaddr_in *)a)->sin_addr.s_addr) >> 24 == 127;
+}
+
+/* Numbers, of what was given: the cluster knows its nodes without asking anybody. */
 static const char *node_address(void)
 {
-	static char address[64];
-	const char *colon;
+	static char address[NI_MAXHOST + 16];
+	struct addrinfo numeric = { .ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM };
+	struct addrinfo named = { .ai_socktype = SOCK_STREAM }, *found;
+	char host[NI_MAXHOST], number[NI_MAXHOST];
+	const char *port;
+	int r;
 
 	if (!arguments.address)
 		session_usage("--address is needed: where the other nodes reach this one");
-	colon = strrchr(arguments.address, ':');
-	if (snprintf(address, sizeof(address), "%s%s", arguments.address,
-		     colon && !strchr(colon, ']') ? "" : ":7777") >= (int)sizeof(address))
-		session_usage("%s is too long for an address", arguments.address);
+	split_address(host, sizeof(host), &port);
+	r = getaddrinfo(host, port, &numeric, &found);
+	if (r == EAI_NONAME) {
+		r = getaddrinfo(host, port, &named, &found);
+		/* As Debian has a host's own name in /etc/hosts. */
+		if (r == 0 && is_loopback(found->ai_addr))
+			session_usage("%s is this machine for itself only: give the address that "
+				      "others reach it at", host);
+	}
+	if (r != 0)
+		session_usage("%s: %s", host, gai_strerror(r));
+	r = getnameinfo(found->ai_addr, found->ai_addrlen, number, sizeof(number), NULL, 0,
+			NI_NUMERICHOST);
+	if (r != 0)
+		session_exit(EXIT_FAILED, "%s: %s", host, gai_strerror(r));
+	snprintf(address, sizeof(address), strchr(number, ':') ? "[%s]:%s" : "%s:%s", number, port);
+	freeaddrinfo(found);
 	return address;
 }
 
@@ -147,7 +209,7 @@ static int init(const struct session_options *o)
 	int r;
 
 	need_root("found a cluster");
-	r = founding_init(arguments.state, node_name(), node_address(),
+	r = founding_init(arguments.state, valid_node_name(), node_address(),
 			  arguments.lifetime_s * NSEC_PER_SEC, &token);
 	if (r == FOUNDING_E_EXISTS)
 		session_exit(EXIT_CONFLICT, "%s: this node belongs to a cluster already",
@@ -174,7 +236,7 @@ static int join(const struct session_options *o, const char *token)
 	int r;
 
 	need_root("join a cluster");
-	r = founding_join(arguments.state, token, node_name(), node_address(),
+	r = founding_join(arguments.state, token, valid_node_name(), node_address(),
 			  o->timeout_ms ? o->timeout_ms * NSEC_PER_MSEC : 20 * NSEC_PER_SEC, &text);
 	switch (r) {
 	case 0:

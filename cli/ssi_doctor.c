@@ -27,7 +27,7 @@ enum { CRIU_MS = 30000, SSID_MS = 3000, LINE_MAX_BYTES = 256 };
 /* What is off without it is not ssid itself: missing, it does not spoil the exit code. */
 static const char *const optional[] = {
 	"userfaultfd", "fuse", "seccomp notification", "criu streams", "criu restore in place",
-	"criu users' processes",
+	"criu users' processes", "overlayfs", "ssi module",
 };
 
 /* What an ordinary user is refused although it may be there. */

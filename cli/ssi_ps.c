@@ -126,5 +126,9 @@ int main(int argc, char **argv)
 			      event->processes->silent[i]);
 	ssi__control__event__free_unpacked(event, NULL);
 	/* As ps(1): a PID that was asked for and is not there is a failure. */
-	return first < argc && !shown ? EXIT_NOT_FOUND : EXIT_OK;
+	if (argc - first == 1 && !shown)
+		session_exit(EXIT_NOT_FOUND, "no process %s there", argv[first]);
+	if (first < argc && !shown)
+		session_exit(EXIT_NOT_FOUND, "none of the given processes is there");
+	return EXIT_OK;
 }

@@ -49,7 +49,8 @@ enum { NODES_MAX = 1024 };
 
 static struct {
 	bool background, best, tty, no_tty;
-	const char *id_file;
+	const char *id_path;
+	FILE *id_file;
 	char *app;
 	char *nodes[NODES_MAX];
 	size_t n_nodes;
@@ -57,6 +58,8 @@ static struct {
 
 static void add_nodes(char *list)
 {
+	if (!list[strspn(list, ",")])
+		session_usage("no node is named");
 	for (char *name = strtok(list, ","); name; name = strtok(NULL, ",")) {
 		if (arguments.n_nodes == NODES_MAX)
 			session_usage("too many nodes");
@@ -71,7 +74,7 @@ static void on_option(int val, const char *argument)
 		arguments.background = true;
 		break;
 	case 'o':
-		arguments.id_file = argument;
+		arguments.id_path = argument;
 		break;
 	case 'n':
 	case 'N':
@@ -182,16 +185,24 @@ static void send_run(struct session *s, char **argv)
 	free(body.envp);
 }
 
+/* Before the program starts: it is not to run with nobody who knows its id. */
+static void open_id_file(void)
+{
+	if (!arguments.id_path)
+		return;
+	arguments.id_file = fopen(arguments.id_path, "we");
+	if (!arguments.id_file)
+		session_exit(errno == EACCES ? EXIT_NOT_PERMITTED : EXIT_FAILED, "%s: %m",
+			     arguments.id_path);
+}
+
 static void tell_id(int32_t pid)
 {
-	FILE *f;
+	FILE *f = arguments.id_file;
 
-	if (!arguments.id_file)
-		return;
-	f = fopen(arguments.id_file, "we");
-	if (!f || fprintf(f, "%d\n", pid) < 0 || fclose(f) != 0)
+	if (f && (fprintf(f, "%d\n", pid) < 0 || fclose(f) != 0))
 		session_exit(EXIT_FAILED, "%s: %m (the application runs, its id is %d)",
-			     arguments.id_file, pid);
+			     arguments.id_path, pid);
 }
 
 int main(int argc, char **argv)
@@ -206,6 +217,7 @@ int main(int argc, char **argv)
 	if (arguments.background && arguments.tty)
 		session_usage("a program in the background has no terminal");
 	s = session_open(&o);
+	open_id_file();
 	send_run(s, argv + first);
 	pid = program_await_start(s);
 	tell_id(pid);

@@ -403,6 +403,7 @@ int checkpoint_browse(struct checkpoint_room *c, enum checkpoint_what what, cons
 	b->ask->done.listed = done;
 	b->ask->directory = directory_or_default(c, directory);
 	spec.directory = b->ask->directory;
+	spec.make_directory = spec.directory && strcmp(spec.directory, c->config.directory) == 0;
 	snprintf(private_name, sizeof(private_name), "inspect.%u", c->next_number++);
 	r = spec.directory ? 0 : err_origin(-ENOMEM);
 	if (r == 0 && what == CHECKPOINT_INSPECT)

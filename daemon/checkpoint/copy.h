@@ -29,7 +29,7 @@ struct copy_spec {
 	enum copy_verb verb;
 	const struct process_caller *caller;
 	const char *directory;
-	bool make_directory; /* it is the default place: make it, for everybody, if it is absent */
+	bool make_directory; /* it is the default place: made, for everybody, if it is absent */
 	const char *name;
 	int images_fd; /* COPY_OUT; else -1 */
 	nsec_t timeout;

@@ -291,14 +291,14 @@ static _Noreturn void copy_in(const char *path, const char *name)
 	done();
 }
 
-static _Noreturn void list(const char *path)
+static _Noreturn void list(const char *path, bool may_be_absent)
 {
 	int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = dir < 0 ? NULL : fdopendir(dup(dir));
 	struct dirent *e;
 
 	/* Nothing was saved there yet. */
-	if (!d && errno == ENOENT)
+	if (!d && errno == ENOENT && may_be_absent)
 		done();
 	if (!d)
 		fail(errno, "%s: %m", path);
@@ -360,7 +360,7 @@ int main(int argc, char **argv)
 	if (strcmp(verb, "in") == 0)
 		copy_in(path, name);
 	if (strcmp(verb, "list") == 0)
-		list(path);
+		list(path, strcmp(argv[3], "make") == 0);
 	if (strcmp(verb, "remove") == 0)
 		remove_one(path, name);
 	return 2;

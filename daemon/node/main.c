@@ -38,8 +38,10 @@ static const struct option options[] = {
 	{ 0 },
 };
 
-static int usage(void)
+static int usage(const char *unwanted)
 {
+	if (unwanted)
+		fprintf(stderr, "ssid: %s: no operand is wanted\n", unwanted);
 	fputs("Try 'ssid --help'.\n", stderr);
 	return 2;
 }
@@ -103,10 +105,10 @@ int main(int argc, char **argv)
 		case 'v':
 			return printf("ssid (LinuxSSI) %s\n", SSI_VERSION) < 0;
 		default:
-			return usage();
+			return usage(NULL);
 		}
 	if (optind != argc)
-		return usage();
+		return usage(argv[optind]);
 	if (config_load(&config, path) < 0)
 		return EXIT_NOT_CONFIGURED;
 	if (dump) {

@@ -454,8 +454,10 @@ def main():
         sys.exit(0)
     os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:" + os.environ["PATH"]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    # Whoever started us with nohup would have our tools ignore it as well.
+    # Whoever started us with nohup, or in the background, would have our tools ignore it as well.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     loader = unittest.TestLoader()
     if len(sys.argv) > 1:
         loader.testNamePatterns = [f"*{word}*" for word in sys.argv[1:]]

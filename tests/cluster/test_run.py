@@ -25,6 +25,18 @@ class Run(lab.Tests):
                 r = self.run_in("ssi-run", *where, "sh", "-c", f"ulimit -c 0; kill -{number} $$")
                 self.assertEqual(r.status, 128 + number, where)
 
+    def test_what_cannot_be_written_is_told(self):
+        for where in [[], ["--node", "n2"]]:
+            r = self.run_in("sh", "-c", 'ssi-run "$@" >/dev/full', "sh", *where, "echo", "lost")
+            self.assert_result(r, 1, "standard output: No space left on device")
+            r = self.run_in("sh", "-c", 'ssi-run "$@" >/dev/full', "sh", *where, "sh", "-c",
+                            "echo lost; exit 5")
+            self.assert_result(r, 5, "standard output: No space left on device")
+        # Nothing is started whose id could not be told.
+        for file, status in [("/no/such/file", 1), ("/etc/file", 3)]:
+            self.assert_result(self.run_in("ssi-run", "-b", "-o", file, "sleep", "1234"), status, file)
+        self.assertNotIn("sleep 1234", {p["command"] for p in self.lab.processes().values()})
+
     def test_what_is_not_found_is_127_and_what_cannot_be_run_126(self):
         self.run_in("sh", "-c", "touch /shared/work/data && chmod 644 /shared/work/data")
         for where in [[], ["--node", "n2"]]:
@@ -199,7 +211,8 @@ class Run(lab.Tests):
             r = self.run_in("ssi-ps", str(child), node=node)
             self.assertEqual(r.status, 0)
             self.assertRegex(r.text, rf"(?m)^ *{child} +{pid} +{pid} +n2 +n2 +ssi .*sleep 77$")
-        self.assertEqual(self.run_in("ssi-ps", "4000000").status, 4)
+        self.assert_result(self.run_in("ssi-ps", "4000000"), 4, "4000000")
+        self.assert_result(self.run_in("ssi-ps", "4000000", "4000001"), 4, "none")
         self.assertEqual(self.run_in("ssi-run", "--node", "n2", "kill", str(child)).status, 0)
         self.assertEqual(running.result(10).status, 0)
         until(lambda: not {pid, child} & set(self.lab.processes("n3")))

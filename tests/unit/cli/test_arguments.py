@@ -11,7 +11,8 @@ from tools import ASKING, PAGES, path, run
 
 WRONG = [
     ["ssi"], ["ssi", "nonsense"], ["ssi", "doctor", "twice"],
-    ["ssi-run"], ["ssi-run", "--node"], ["ssi-run", "-o"],
+    ["ssi-run"], ["ssi-run", "--node"], ["ssi-run", "-o"], ["ssi-run", "--node", "", "true"],
+    ["ssi-run", "--nodes", ",,", "true"],
     ["ssi-ps", "one"], ["ssi-ps", "-5"], ["ssi-ps", "--app", "x"], ["ssi-ps", "99999999999999999999"],
     ["ssi-nodes", "n1"], ["ssi-nodes", "--wait", "many"], ["ssi-nodes", "--wait", "-1"],
     ["ssi-migrate"], ["ssi-migrate", "70000"], ["ssi-migrate", "x", "n1"],
@@ -63,6 +64,47 @@ class Arguments(unittest.TestCase):
                     result = run([tool], option)
                     self.assertEqual((result.returncode, result.stderr), (0, ""))
                     self.assertTrue(result.stdout)
+
+
+    def test_what_cannot_be_printed_is_no_success(self):
+        for tool in set(PAGES) - {"ssid", "ssi-lab"}:
+            with self.subTest(tool=tool), open("/dev/full", "wb") as full:
+                r = subprocess.run([path(tool), "--help"], stdout=full, stderr=subprocess.PIPE,
+                                   check=False)
+                self.assertEqual((r.returncode, r.stderr.decode()),
+                                 (1, f"{tool}: standard output: No space left on device\n"))
+        with self.subTest("closed"):
+            r = subprocess.run(["sh", "-c", 'exec "$0" help >&-', path("ssi")],
+                               stderr=subprocess.PIPE, check=False)
+            self.assertEqual(r.returncode, 1, r)
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, who may found a cluster")
+    def test_a_node_has_a_name_and_an_address_that_others_can_use(self):
+        for k, (arguments, word) in enumerate([
+                (["--node", "Upper", "--address", "10.0.0.1"], "Upper"),
+                (["--node", "", "--address", "10.0.0.1"], "name"),
+                (["--address", "10.0.0.1:0"], "port"), (["--address", "10.0.0.1:70000"], "port"),
+                (["--address", "10.0.0.1:"], "port"), (["--address", "[::1"], "[::1"),
+                (["--address", ":7777"], "address"), (["--address", "two words"], "two words"),
+                (["--address", "localhost"], "itself")]):
+            for command in [["init"], ["join", "SSI1-x"]]:
+                with self.subTest(arguments=arguments, command=command), \
+                        tempfile.TemporaryDirectory() as state:
+                    r = run(["ssi-admin", *command, "--node", f"n{k}", *arguments, "--state",
+                             f"{state}/ssi"])
+                    self.assert_usage("ssi-admin", r)
+                    self.assertIn(word, r.stderr)
+                    self.assertEqual(os.listdir(state), [])
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, who may found a cluster")
+    def test_an_address_is_kept_in_numbers(self):
+        for given, kept in [("10.0.0.1", "10.0.0.1:7777"), ("10.0.0.1:9", "10.0.0.1:9"),
+                            ("::1", "[::1]:7777"), ("[::1]", "[::1]:7777"), ("[::1]:9", "[::1]:9")]:
+            with self.subTest(given), tempfile.TemporaryDirectory() as state:
+                r = run(["ssi-admin", "-q", "init", "--node", "n1", "--address", given, "--state",
+                         f"{state}/ssi"])
+                self.assertEqual(r.returncode, 0, r)
+                self.assertTrue(r.stdout.strip().endswith(f"-{kept}"), r)
 
 
 class Absent(unittest.TestCase):
