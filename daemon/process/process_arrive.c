@@ -20,7 +20,6 @@
 
 #include <signal.h>
 #include <string.h>
-#include <time.h>
 
 static const nsec_t fold_timeout = NSEC_PER_SEC;
 
@@ -103,7 +102,6 @@ static int wait_gone(struct process_arrival *a)
 {
 	struct process_room *p = a->room;
 	nsec_t until = env_now(p->env) + fold_timeout;
-	struct timespec moment = {.tv_nsec = 200 * NSEC_PER_USEC};
 	struct proc_stat s;
 
 	for (size_t i = 0; i < a->n; i++) {
@@ -115,7 +113,7 @@ static int wait_gone(struct process_arrival *a)
 			if (env_now(p->env) > until)
 				return PROCESS_E_TAKEN;
 			(void)space_reap(p->space, pid);
-			(void)nanosleep(&moment, NULL);
+			process_kernel_moment();
 		}
 	}
 	return 0;
@@ -133,7 +131,7 @@ static void fold(struct process_arrival *a, size_t i)
 		shadow_wake(p, pid);
 		return;
 	}
-	(void)kill(pid, SIGKILL);
+	(void)process_kernel_signal(pid, SIGKILL);
 	shadow_drop(p, pid);
 	a->of[i].folded = true;
 }

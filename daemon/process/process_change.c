@@ -11,9 +11,7 @@
 #include "err.h"
 #include "log.h"
 
-#include <poll.h>
 #include <signal.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 
 static const nsec_t again_after = 300 * NSEC_PER_MSEC;
@@ -169,9 +167,9 @@ int guest_watch(struct process_room *p, pid_t pid)
 	if (!g)
 		return err_origin(-ENOMEM);
 	*g = (struct guest){.room = p, .pid = pid, .watch.cb = on_guest_end};
-	g->watch.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	g->watch.fd = process_kernel_watch(pid);
 	if (g->watch.fd < 0) {
-		r = err_origin(-errno);
+		r = g->watch.fd;
 		free(g);
 		return r;
 	}
@@ -244,7 +242,7 @@ static void on_placed_answer(struct wire_call *c, enum rpc_status status,
 	    e->record.generation == d->record.generation) {
 		log_notice("process %d is killed: %s PID=%d", d->record.pid, text,
 			   d->record.pid);
-		(void)kill(d->record.pid, SIGKILL);
+		(void)process_kernel_signal(d->record.pid, SIGKILL);
 	}
 	free_placed(d);
 }

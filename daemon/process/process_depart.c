@@ -309,7 +309,7 @@ static void hold_all(struct process_departure *d)
 			continue;
 		l->inject = NULL;
 		l->result = r == INJECT_E_GONE ? KILLED : FAILED;
-		(void)kill(l->member.pid, SIGKILL);
+		(void)process_kernel_signal(l->member.pid, SIGKILL);
 	}
 }
 
@@ -325,7 +325,7 @@ static void replace(struct process_departure *d, struct leaving *l)
 			    "PID=%d",
 			    l->member.pid, r, l->member.pid);
 		l->result = FAILED;
-		(void)kill(l->member.pid, SIGKILL);
+		(void)process_kernel_signal(l->member.pid, SIGKILL);
 	}
 }
 

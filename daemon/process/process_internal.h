@@ -1,6 +1,7 @@
 #pragma once
 /* What the files of this room share. */
 #include "process.h"
+#include "process_kernel.h"
 #include "process_proc.h"
 #include "process_table.h"
 #include "process_wire.h"

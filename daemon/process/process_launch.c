@@ -63,7 +63,8 @@ int process_launch(struct process_room *p, const struct process_launch *l,
 	e.record.app = e.record.root = e.record.pid;
 	r = room_put(p, &e);
 	if (r < 0) {
-		(void)kill(e.record.pid, SIGKILL); /* nobody could ask how it ended */
+		/* Nobody could ask how it ended. */
+		(void)process_kernel_signal(e.record.pid, SIGKILL);
 		return r;
 	}
 	*ret_pid = e.record.pid;

@@ -274,7 +274,7 @@ static void release_one(struct process_room *p, const struct process_member *m)
 	process_table_remove(p->table, m->pid); /* its exit is reaped in silence */
 	trace_release(p, m->pid);
 	if (room_is_shadow(p, m->pid))
-		(void)kill(m->pid, SIGKILL);
+		(void)process_kernel_signal(m->pid, SIGKILL);
 	shadow_drop(p, m->pid);
 }
 
@@ -303,7 +303,7 @@ static int reserve_one(struct process_room *p, const struct process_member *m,
 		return r;
 	r = room_put(p, &e);
 	if (r < 0) {
-		(void)kill(m->pid, SIGKILL);
+		(void)process_kernel_signal(m->pid, SIGKILL);
 		shadow_drop(p, m->pid);
 	}
 	return r;

@@ -23,9 +23,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 
 static const nsec_t again_after = 200 * NSEC_PER_MSEC;
@@ -321,19 +318,13 @@ static int add(struct process_room *p, pid_t pid, int owned_fd)
 
 int shadow_connect(struct process_room *p, pid_t pid, int *ret_fd)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = SHADOW_SOCKET};
 	_cleanup_close_ int theirs = -1, ours = -1;
 	char name[64];
 	int r;
 
-	theirs = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (theirs < 0)
-		return err_origin(-errno);
-	if (connect(theirs, (struct sockaddr *)&address, sizeof(address)) < 0)
-		return err_origin(-errno);
-	ours = accept4(p->shadow_listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	if (ours < 0)
-		return err_origin(-errno);
+	r = process_kernel_connect(p->shadow_listen_fd, &ours, &theirs);
+	if (r < 0)
+		return r;
 	kept_name(pid, name);
 	r = space_keep(p->space, name, ours);
 	if (r != 0)
@@ -342,22 +333,6 @@ int shadow_connect(struct process_room *p, pid_t pid, int *ret_fd)
 	if (r < 0)
 		return r;
 	*ret_fd = TAKE_FD(theirs);
-	return 0;
-}
-
-static int listen_here(struct process_room *p)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = SHADOW_SOCKET};
-	_cleanup_close_ int fd = -1;
-
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return err_origin(-errno);
-	(void)unlink(SHADOW_SOCKET);
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-	    chmod(SHADOW_SOCKET, 0600) < 0 || listen(fd, 64) < 0)
-		return err_origin(-errno);
-	p->shadow_listen_fd = TAKE_FD(fd);
 	return 0;
 }
 
@@ -403,7 +378,7 @@ int shadow_start(struct process_room *p)
 	size_t n = 0;
 	int r;
 
-	r = listen_here(p);
+	r = process_kernel_listen(&p->shadow_listen_fd);
 	if (r < 0)
 		return r;
 	r = space_each_kept(p->space, kept_prefix, count, &n);
@@ -518,7 +493,7 @@ void shadow_wake(struct process_room *p, pid_t pid)
 
 	info.si_ptr = (void *)(uintptr_t)p->shadow_cookie;
 	if (room_is_shadow(p, pid))
-		(void)syscall(SYS_rt_sigqueueinfo, pid, SIGCONT, &info);
+		(void)process_kernel_queue(pid, SIGCONT, &info);
 }
 
 void shadow_end(struct process_room *p, pid_t pid, int code, int status)

@@ -221,10 +221,8 @@ static int send_plain(const struct wire_signal *s)
 
 	fill_siginfo(s, &info);
 	if (s->code < 0 && s->code != SI_TKILL && s->signal != 0)
-		return syscall(SYS_rt_sigqueueinfo, s->pid, s->signal, &info) < 0
-			       ? -errno
-			       : 0;
-	return kill(s->pid, s->signal) < 0 ? -errno : 0;
+		return process_kernel_queue(s->pid, s->signal, &info);
+	return process_kernel_signal(s->pid, s->signal);
 }
 
 static int send_injected(const struct wire_signal *s, int proc_fd)
@@ -252,7 +250,7 @@ static void on_work(struct env_work *w)
 
 	d->result = send_injected(&d->signal, d->proc_fd);
 	if (d->result < 0 && d->result != -EAGAIN)
-		d->result = kill(d->signal.pid, d->signal.signal) < 0 ? -errno : 0;
+		d->result = process_kernel_signal(d->signal.pid, d->signal.signal);
 }
 
 static void next_delivery(struct process_room *p);
