@@ -359,13 +359,20 @@ static void reconcile(struct process_room *p)
 
 	while ((e = process_table_next(p->table, &cursor))) {
 		const struct process_record *d = &e->record;
+/* An orphan has become a child of ssi-init, which does not know that it matters. */
+static void watch_end(struct process_room *p, pid_t pid, pid_t parent)
+{
+	if (parent != 1 || space_track(p->space, pid) != 0)
+		(void)guest_watch(p, pid);
+}
+
 		bool alive = proc_stat_read(space_proc_fd(p->space), d->pid, &s) == 0;
 
 		if (d->state == PROCESS_GUEST && !alive)
 			change_tell(p, d, WIRE_ENDED, CLD_EXITED, 0);
 		else if ((d->state == PROCESS_GUEST || d->state == PROCESS_HERE) &&
-			 alive && s.ppid != 1)
-			(void)guest_watch(p, d->pid);
+			 alive)
+			watch_end(p, d->pid, s.ppid);
 		else if (d->state == PROCESS_ENDED && d->home != room_self(p) &&
 			 !e->told)
 			change_tell(p, d, WIRE_ENDED, d->code, d->status);
