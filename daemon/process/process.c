@@ -290,6 +290,22 @@ void room_on_where(struct process_room *p, struct rpc_call *call, pid_t pid)
 {
 	struct process_record d;
 	struct wire_answer a;
+/* This node's space began anew while the process was away: a shadow holds its PID again, a
+ * child of ssi-init.  Else the process itself stands there still, and is about to leave. */
+static int stand_in(struct process_room *p, const struct process_record *d)
+{
+	struct proc_stat s;
+	struct process_member m = {.pid = d->pid,
+				   .pgid = d->pid,
+				   .sid = d->pid,
+				   .app = d->app,
+				   .uid = d->uid};
+
+	if (proc_stat_read(space_proc_fd(p->space), d->pid, &s) == 0)
+		return 0;
+	return err_fold(shadow_spawn(p, &m, SPACE_SPAWN_TRACK));
+}
+
 
 	if (process_record(p, pid, &d) != 0) {
 		rpc_fail(call, RPC_NOT_FOUND, "no process %d in the cluster", pid);
@@ -313,6 +329,10 @@ void room_on_placed(struct process_room *p, struct rpc_call *call,
 
 	if (found) {
 		e = *found;
+	if (!found && stand_in(p, d) < 0) {
+		rpc_fail(call, RPC_FAILED, "no shadow for process %d", d->pid);
+		return;
+	}
 		if (e.record.state == PROCESS_ENDED ||
 		    (e.record.state == PROCESS_HERE &&
 		     e.record.generation >= d->generation) ||
