@@ -107,7 +107,7 @@ static bool forgettable(const struct process_room *p, const struct process_entry
 	if (e->record.state != PROCESS_ENDED)
 		return false;
 	if (e->record.home != room_self(p))
-		return e->told;
+		return e->told || (full && !room_up(p, e->record.home));
 	return age > known_after_end || (e->told && (full || age > known_after_told));
 }
 

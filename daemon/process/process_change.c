@@ -3,7 +3,7 @@
  * taken them; then an ended guest is forgotten.
  *
  * Failure modes: the home cannot be reached -> repeated; the home is not in the
- * view -> nobody to tell, forgotten; the home says that the guest is not ours
+ * view -> an end is kept on record and told when it is back; the home says that the guest is not ours
  * (it was given up while this node was lost) -> the guest is killed: one live copy.
  */
 #include "process_internal.h"
@@ -39,13 +39,27 @@ static void settled(struct change *c)
 	(void)space_reap(p->space, pid);
 }
 
+/* Its home is out of the cluster, and may come back with a shadow that waits. */
+static void postpone(struct change *c)
+{
+	struct process_room *p = c->room;
+	pid_t pid = c->news.pid;
+	bool ended = c->news.what == WIRE_ENDED;
+
+	free_change(c);
+	if (!ended)
+		return;
+	guest_forget(p, pid);
+	(void)space_reap(p->space, pid);
+}
+
 static void tell(struct change *c)
 {
 	/* Before the first view nobody has a home. */
 	bool known = membership_home(c->room->membership, c->news.pid) != NODE_NONE;
 
 	if (known && !room_up(c->room, c->home))
-		settled(c);
+		postpone(c);
 	else if (!known ||
 		 wire_changed(c->room->rpc, &c->call, c->home, &c->news) < 0)
 		(void)env_arm(c->room->env, &c->again, again_after);
@@ -66,6 +80,8 @@ static void on_taken(struct wire_call *call, enum rpc_status status, const char 
 	else
 		(void)env_arm(c->room->env, &c->again, again_after);
 }
+
+static void say_no_more(struct process_room *p, pid_t pid);
 
 static struct change *find_ended(struct process_room *p, pid_t pid)
 {
@@ -93,6 +109,7 @@ void change_tell(struct process_room *p, const struct process_record *d,
 		e.record.status = status;
 		e.ended_at = env_realtime(p->env);
 		(void)room_put(p, &e); /* replaces: cannot be full */
+		say_no_more(p, d->pid);
 	}
 	c = calloc(1, sizeof(*c));
 	if (!c) {
@@ -117,18 +134,45 @@ void change_tell(struct process_room *p, const struct process_record *d,
 
 /* -- At the home -- */
 
+/* It runs elsewhere already, and our original has not become its shadow yet. */
+static bool is_leaving(struct process_room *p, const struct process_entry *e,
+		       const struct wire_change *news)
+{
+	struct proc_stat s;
+
+	if (e)
+		return e->record.state == PROCESS_HERE &&
+		       news->generation > e->record.generation;
+	return membership_home(p->membership, news->pid) == room_self(p) &&
+	       signal_held(p, news->pid) && room_real(p, news->pid, &s) == 0;
+}
+
+/* An older copy's end (it was left behind by a move) is no news; a newer one's is, also if
+ * it comes before we are told of its move. */
+static bool is_news(const struct process_entry *e, node_id peer,
+		    const struct wire_change *news)
+{
+	if (e->record.state != PROCESS_AWAY)
+		return false;
+	return news->generation > e->record.generation ||
+	       (news->generation == e->record.generation && e->record.place == peer);
+}
+
 void change_on_call(struct process_room *p, struct rpc_call *call, node_id peer,
 		    const struct wire_change *news)
 {
 	const struct process_entry *e = process_table_find(p->table, news->pid);
 
+	if (is_leaving(p, e, news)) {
+		rpc_fail(call, RPC_CONFLICT, "process %d is about to leave",
+			 news->pid);
+		return;
+	}
 	if (!e || e->record.home != room_self(p)) {
 		rpc_fail(call, RPC_NOT_FOUND, "no process %d of this home", news->pid);
 		return;
 	}
-	/* An older copy's end (it was left behind by a move) is no news. */
-	if (e->record.state == PROCESS_AWAY && e->record.place == peer &&
-	    news->generation >= e->record.generation) {
+	if (is_news(e, peer, news)) {
 		if (news->what == WIRE_ENDED)
 			room_ended(p, news->pid, news->code, news->status);
 		else
@@ -214,10 +258,32 @@ static void free_placed(struct placed *d)
 	free(d);
 }
 
+/* Its home may forget it as soon as it hears of the end, and must not hear afterwards that
+ * it runs. */
+static void say_no_more(struct process_room *p, pid_t pid)
+{
+	struct placed *d, *next;
+
+	for (d = TAILQ_FIRST(&p->placed); d; d = next) {
+		next = TAILQ_NEXT(d, entry);
+		if (d->record.pid == pid)
+			free_placed(d);
+	}
+}
+
+static bool is_still_here(const struct placed *d)
+{
+	const struct process_entry *e =
+		process_table_find(d->room->table, d->record.pid);
+
+	return e && e->record.state == PROCESS_GUEST &&
+	       e->record.generation == d->record.generation;
+}
+
 static void say(struct placed *d)
 {
-	if (!room_up(d->room, d->record.home))
-		free_placed(d); /* said again when it comes back */
+	if (!is_still_here(d) || !room_up(d->room, d->record.home))
+		free_placed(d); /* said again when its home comes back */
 	else if (wire_placed(d->room->rpc, &d->call, d->record.home, &d->record) < 0)
 		(void)env_arm(d->room->env, &d->again, again_after);
 }
@@ -231,15 +297,12 @@ static void on_placed_answer(struct wire_call *c, enum rpc_status status,
 			     const char *text, const struct wire_answer *answer)
 {
 	struct placed *d = container_of(c, struct placed, call);
-	const struct process_entry *e =
-		process_table_find(d->room->table, d->record.pid);
 
 	if (status == RPC_TIMEOUT || status == RPC_DOWN || status == RPC_STALE) {
 		(void)env_arm(d->room->env, &d->again, again_after);
 		return;
 	}
-	if (status == RPC_NOT_FOUND && e && e->record.state == PROCESS_GUEST &&
-	    e->record.generation == d->record.generation) {
+	if (status == RPC_NOT_FOUND && is_still_here(d)) {
 		log_notice("process %d is killed: %s PID=%d", d->record.pid, text,
 			   d->record.pid);
 		(void)process_kernel_signal(d->record.pid, SIGKILL);
@@ -270,9 +333,16 @@ void change_on_view(struct process_room *p)
 	const struct process_entry *e;
 	size_t cursor = 0;
 
-	while ((e = process_table_next(p->table, &cursor)))
-		if (e->record.state == PROCESS_GUEST && room_up(p, e->record.home))
-			change_say_placed(p, &e->record);
+	while ((e = process_table_next(p->table, &cursor))) {
+		const struct process_record *d = &e->record;
+
+		if (!room_up(p, d->home) || d->home == room_self(p))
+			continue;
+		if (d->state == PROCESS_GUEST)
+			change_say_placed(p, d);
+		else if (d->state == PROCESS_ENDED && !e->told)
+			change_tell(p, d, WIRE_ENDED, d->code, d->status);
+	}
 }
 
 void change_fini(struct process_room *p)
