@@ -34,6 +34,14 @@ void migration_outcome(struct migration_outcome *o, enum rpc_status status,
 	va_end(ap);
 }
 
+uint64_t migration_own_incarnation(const struct migration_room *m)
+{
+	const struct membership_node *self =
+		membership_node(m->n.membership, rpc_self(m->n.rpc));
+
+	return self ? self->incarnation : 0;
+}
+
 int migration_members_of(const struct inventory *i, struct process_member **ret,
 			 size_t *ret_n)
 {

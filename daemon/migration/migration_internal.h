@@ -72,6 +72,9 @@ void migration_outcome_set(struct migration_outcome *o, enum rpc_status status,
 void migration_outcome(struct migration_outcome *o, enum rpc_status status,
 		       const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* Of this node, by the view: of this ssid, once it has had its lease. */
+uint64_t migration_own_incarnation(const struct migration_room *m);
+
 /* What /proc says of a tree's members; their application and generation are not in it.
  * malloc()ed. */
 int migration_members_of(const struct inventory *i, struct process_member **ret,

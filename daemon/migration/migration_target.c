@@ -7,7 +7,8 @@
  *
  * Failure modes: before COMMIT anything ends with nothing left here and our
  * shadows as they stood.  A source that says nothing for IDLE_MAX is given up,
- * unless the tree is ready: then only COMMIT, ABORT or a view decides.  A node without
+ * unless the tree is ready: then only COMMIT, ABORT or a view decides, or the source's node,
+ * when it was back with a new space before any view had it out.  A node without
  * its lease takes no COMMIT, and one that a view had excluded gives up what is not
  * committed: its source has gone on without it.
  */
@@ -55,6 +56,7 @@ static_assert(TREE_PIPES_MAX + 2 <= SHADOW_FDS_MAX,
 	      "more pipes than a shadow passes on");
 
 static const nsec_t IDLE_MAX = 60 * NSEC_PER_SEC;
+static const nsec_t LOOK_AGAIN = NSEC_PER_SEC / 2;
 static const nsec_t KILL_MAX = 5 * NSEC_PER_SEC;
 static const nsec_t RESTORE_MAX = 120 * NSEC_PER_SEC;
 
@@ -71,6 +73,7 @@ struct migration_target {
 	uint64_t id;
 	node_id source;
 	uint64_t incarnation; /* ours, when we were asked */
+	uint64_t source_incarnation; /* 0: it did not say */
 	pid_t root;
 	struct env_timer idle;
 	struct image_store *images;
@@ -109,14 +112,6 @@ static void target_free(struct migration_target *t)
 	free(t->members);
 	free(t->difference);
 	free(t);
-}
-
-static uint64_t own_incarnation(struct migration_room *m)
-{
-	const struct membership_node *self =
-		membership_node(m->n.membership, rpc_self(m->n.rpc));
-
-	return self ? self->incarnation : 0;
 }
 
 static struct migration_target *find(struct migration_room *m, uint64_t id,
@@ -245,12 +240,31 @@ static void undo(struct migration_target *t)
 	on_undone(&t->work);
 }
 
+static void commit(struct migration_target *t);
+
+/* The tree that it left is no more.  Everything arrived -> it lives here; else it died there. */
+static bool source_is_over(struct migration_target *t)
+{
+	bool over = t->source_incarnation ?
+			    process_is_over(t->room->n.process, t->source,
+					    t->source_incarnation) :
+			    !membership_is_up(t->room->n.membership, t->source);
+
+	if (over && t->sm.state == READY)
+		commit(t);
+	else if (over && t->sm.state != UNDOING)
+		fail(t, RPC_DOWN, "the source left the cluster");
+	return over;
+}
+
 static void on_idle(struct env_timer *timer)
 {
 	struct migration_target *t = container_of(timer, struct migration_target, idle);
 
 	if (t->sm.state == RECEIVING)
 		fail(t, RPC_TIMEOUT, "the source has gone silent");
+	else if (t->sm.state == READY && !source_is_over(t))
+		(void)env_arm(t->room->n.env, &t->idle, LOOK_AGAIN);
 }
 
 static void alive(struct migration_target *t)
@@ -385,7 +399,8 @@ void migration_target_on_ask(struct migration_room *m, struct rpc_call *call,
 	t->room = m;
 	t->id = q->id;
 	t->source = rpc_call_peer(call);
-	t->incarnation = own_incarnation(m);
+	t->incarnation = migration_own_incarnation(m);
+	t->source_incarnation = q->incarnation;
 	t->root = q->root;
 	t->call = call;
 	t->idle.cb = on_idle;
@@ -451,6 +466,7 @@ static void on_compared(struct env_work *work)
 		return fail(t, RPC_FAILED, "the copy cannot be looked at: %s",
 			    why(t->work_result));
 	sm_move(&t->sm, READY);
+	(void)env_arm(t->room->n.env, &t->idle, LOOK_AGAIN);
 	(void)fault("migration.ready");
 	rpc_reply(t->call, &reply.base, RPC_NO_BULK);
 	t->call = NULL;
@@ -626,8 +642,6 @@ void migration_target_on_query(struct migration_room *m, struct rpc_call *call,
 	rpc_reply(call, &reply.base, RPC_NO_BULK);
 }
 
-/* The source is out of the cluster: everything arrived -> it lives here; else it died
- * there. */
 void migration_target_on_view(struct migration_room *m)
 {
 	struct migration_target *t, *next;
@@ -636,16 +650,11 @@ void migration_target_on_view(struct migration_room *m)
 		next = LIST_NEXT(t, entry);
 		if (t->sm.state == UNDOING)
 			continue;
-		if (own_incarnation(m) != t->incarnation) {
+		if (migration_own_incarnation(m) != t->incarnation) {
 			fail(t, RPC_DOWN, "this node was out of the cluster");
 			continue;
 		}
-		if (membership_is_up(m->n.membership, t->source))
-			continue;
-		if (t->sm.state == READY)
-			commit(t);
-		else
-			fail(t, RPC_DOWN, "the source left the cluster");
+		(void)source_is_over(t);
 	}
 }
 

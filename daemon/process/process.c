@@ -188,23 +188,9 @@ void process_on_stop(struct process_room *p, pid_t pid, int signal)
 		shadow_on_stop(p, pid, signal);
 }
 
-static void lose_places(struct process_room *p)
-{
-	const struct process_entry *e;
-	size_t cursor = 0;
-
-	while ((e = process_table_next(p->table, &cursor)))
-		if (e->record.state == PROCESS_AWAY && !room_up(p, e->record.place)) {
-			log_notice("process %d ended: node %u, where it ran, is lost "
-				   "PID=%d",
-				   e->record.pid, e->record.place, e->record.pid);
-			room_ended(p, e->record.pid, CLD_KILLED, SIGKILL);
-		}
-}
-
 void process_on_view(struct process_room *p)
 {
-	lose_places(p);
+	place_on_view(p);
 	reserve_on_view(p);
 	change_on_view(p);
 	wait_on_view(p);
@@ -290,6 +276,20 @@ void room_on_where(struct process_room *p, struct rpc_call *call, pid_t pid)
 {
 	struct process_record d;
 	struct wire_answer a;
+
+	if (process_record(p, pid, &d) != 0) {
+		rpc_fail(call, RPC_NOT_FOUND, "no process %d in the cluster", pid);
+		return;
+	}
+	if (d.state == PROCESS_ENDED) {
+		rpc_fail(call, RPC_NOT_FOUND, "process %d has ended", pid);
+		return;
+	}
+	a = (struct wire_answer){
+		.place = d.place, .uid = d.uid, .generation = d.generation};
+	wire_reply_where(call, &a);
+}
+
 /* This node's space began anew while the process was away: a shadow holds its PID again, a
  * child of ssi-init.  Else the process itself stands there still, and is about to leave. */
 static int stand_in(struct process_room *p, const struct process_record *d)
@@ -306,33 +306,15 @@ static int stand_in(struct process_room *p, const struct process_record *d)
 	return err_fold(shadow_spawn(p, &m, SPACE_SPAWN_TRACK));
 }
 
-
-	if (process_record(p, pid, &d) != 0) {
-		rpc_fail(call, RPC_NOT_FOUND, "no process %d in the cluster", pid);
-		return;
-	}
-	if (d.state == PROCESS_ENDED) {
-		rpc_fail(call, RPC_NOT_FOUND, "process %d has ended", pid);
-		return;
-	}
-	a = (struct wire_answer){
-		.place = d.place, .uid = d.uid, .generation = d.generation};
-	wire_reply_where(call, &a);
-}
-
 /* A node says that it runs one of ours. */
 void room_on_placed(struct process_room *p, struct rpc_call *call,
-		    const struct process_record *d)
+		    const struct process_record *d, uint64_t incarnation)
 {
 	const struct process_entry *found = process_table_find(p->table, d->pid);
 	struct process_entry e = {.record = *d};
 
 	if (found) {
 		e = *found;
-	if (!found && stand_in(p, d) < 0) {
-		rpc_fail(call, RPC_FAILED, "no shadow for process %d", d->pid);
-		return;
-	}
 		if (e.record.state == PROCESS_ENDED ||
 		    (e.record.state == PROCESS_HERE &&
 		     e.record.generation >= d->generation) ||
@@ -347,10 +329,17 @@ void room_on_placed(struct process_room *p, struct rpc_call *call,
 			return;
 		}
 	}
+	if (!found && stand_in(p, d) < 0) {
+		rpc_fail(call, RPC_FAILED, "no shadow for process %d", d->pid);
+		return;
+	}
 	e.record.state = PROCESS_AWAY;
 	e.record.home = room_self(p);
 	e.record.place = d->place;
 	e.record.generation = d->generation;
+	e.place_incarnation = place_incarnation(p, d->place);
+	if (e.place_incarnation < incarnation)
+		e.place_incarnation = incarnation; /* our view is the older one */
 	if (room_put(p, &e) < 0) {
 		rpc_fail(call, RPC_FAILED, "too many processes away from home");
 		return;
@@ -370,6 +359,13 @@ static void on_sweep(struct env_timer *t)
 	(void)env_arm(p->env, &p->sweep, sweep_every);
 }
 
+/* An orphan has become a child of ssi-init, which does not know that it matters. */
+static void watch_end(struct process_room *p, pid_t pid, pid_t parent)
+{
+	if (parent != 1 || space_track(p->space, pid) != 0)
+		(void)guest_watch(p, pid);
+}
+
 /* What a predecessor left: children tell their exits again by themselves. */
 static void reconcile(struct process_room *p)
 {
@@ -379,13 +375,6 @@ static void reconcile(struct process_room *p)
 
 	while ((e = process_table_next(p->table, &cursor))) {
 		const struct process_record *d = &e->record;
-/* An orphan has become a child of ssi-init, which does not know that it matters. */
-static void watch_end(struct process_room *p, pid_t pid, pid_t parent)
-{
-	if (parent != 1 || space_track(p->space, pid) != 0)
-		(void)guest_watch(p, pid);
-}
-
 		bool alive = proc_stat_read(space_proc_fd(p->space), d->pid, &s) == 0;
 
 		if (d->state == PROCESS_GUEST && !alive)
@@ -403,7 +392,7 @@ static void watch_end(struct process_room *p, pid_t pid, pid_t parent)
 	}
 }
 
-static int open_table(struct process_room *p)
+static int open_table(struct process_room *p, bool *ret_fresh)
 {
 	void *memory;
 	bool fresh;
@@ -419,6 +408,7 @@ static int open_table(struct process_room *p)
 		memset(memory, 0, process_table_size());
 		r = process_table_new(&p->table, memory, true);
 	}
+	*ret_fresh = fresh;
 	return err_fold(r);
 }
 
@@ -432,9 +422,13 @@ static int stat_shadow_program(struct process_room *p)
 
 static int start(struct process_room *p)
 {
+	bool fresh;
 	int r;
 
-	r = open_table(p);
+	r = open_table(p, &fresh);
+	if (r < 0)
+		return r;
+	r = place_start(p, fresh);
 	if (r < 0)
 		return r;
 	r = stat_shadow_program(p);
@@ -502,6 +496,7 @@ struct process_room *process_room_free(struct process_room *p)
 	signal_fini(p);
 	change_fini(p);
 	wait_fini(p);
+	place_fini(p);
 	shadow_stop(p);
 	while ((w = TAILQ_FIRST(&p->where_asks))) {
 		TAILQ_REMOVE(&p->where_asks, w, entry);

@@ -110,6 +110,10 @@ void process_on_sigchld(struct process_room *p);
 /* The owner of membership passes this on: calls to nodes that are gone are settled. */
 void process_on_view(struct process_room *p);
 
+/* Is what ran on @node in @incarnation known to have ended with it?  Asks the node when only it
+ * can know: false meanwhile. */
+bool process_is_over(struct process_room *p, node_id node, uint64_t incarnation);
+
 /* Launch here.  Takes no ownership.  *ret_pid: the application's id. */
 int process_launch(struct process_room *p, const struct process_launch *l, pid_t *ret_pid);
 

@@ -93,6 +93,8 @@ static void set_moving(struct process_room *p, pid_t pid, bool moving)
 	e = *found;
 	e.record.moving = moving;
 	(void)room_put(p, &e); /* replaces: cannot be full */
+	if (!moving)
+		place_settled(p, pid);
 }
 
 /* Milliseconds, of which ssi-init and the parents' shadows need microseconds.  At the
@@ -165,6 +167,7 @@ int process_arrive_begin(struct process_room *p, const struct process_member *me
 	for (size_t i = 0; i < n_members; i++)
 		a->of[i].member = members[i];
 	a->in_place = process_arrive_in_place(p, members[0].pid);
+	place_note(p, true); /* a node takes nobody before it knows */
 	for (size_t i = n_members; i-- > 0;)
 		if (gives_way(p, members[i].pid))
 			fold(a, i);

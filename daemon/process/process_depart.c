@@ -86,13 +86,17 @@ static int prepare(struct process_departure *d, struct leaving *l, node_id to)
 					     .generation = m->generation,
 					     .state = PROCESS_AWAY,
 					     .uid = m->uid,
-					     .moving = true}};
+					     .moving = true},
+				  .place_incarnation = place_incarnation(p, to)};
 	const struct process_entry *found = process_table_find(p->table, m->pid);
 	int r;
 
 	/* Not a new move: repeated after a restart of ssid, or come home in vain. */
-	if (found && found->record.generation == m->generation)
+	if (found && found->record.generation == m->generation) {
 		e.sequence = found->sequence;
+		if (found->record.state == PROCESS_AWAY)
+			e.place_incarnation = found->place_incarnation;
+	}
 	l->guest = home != NODE_NONE && home != room_self(p);
 	if (l->guest) {
 		guest_forget(p, m->pid);
@@ -362,8 +366,10 @@ static void settle(struct process_departure *d, struct leaving *l)
 	e = *found;
 	e.record.moving = false;
 	(void)room_put(p, &e); /* replaces: cannot be full */
-	if (l->result == LEFT)
+	if (l->result == LEFT) {
+		place_settled(p, l->member.pid);
 		return;
+	}
 	orphan = proc_stat_read(d->proc_fd, l->member.pid, &s) < 0 || s.ppid < 300;
 	if (l->result == KILLED || !orphan) {
 		shadow_killed(p, l->member.pid);

@@ -90,6 +90,9 @@ struct process_room {
 	int shadow_listen_fd;
 	uint64_t shadow_cookie; /* marks the SIGCONT that we send shadows ourselves */
 	struct stat shadow_program;
+	struct place *places;
+	uint64_t *since; /* mapped, kept: the incarnation in which the space began, 0: not
+			  * known yet */
 	struct reserved *reserved; /* mapped, kept */
 	bool reserved_abandoned;   /* some of it was a predecessor's */
 	bool tracing;
@@ -112,7 +115,18 @@ int room_real(struct process_room *p, pid_t pid, struct proc_stat *ret);
 bool room_up(const struct process_room *p, node_id node);
 void room_on_where(struct process_room *p, struct rpc_call *call, pid_t pid);
 void room_on_placed(struct process_room *p, struct rpc_call *call,
-		    const struct process_record *d);
+		    const struct process_record *d, uint64_t incarnation);
+
+/* process_place.c: nodes that processes of ours run on. */
+int place_start(struct process_room *p, bool table_is_fresh);
+uint64_t place_incarnation(const struct process_room *p, node_id node); /* by the view */
+/* @is_known: the view's incarnation of this node is that of this ssid. */
+void place_note(struct process_room *p, bool is_known);
+void place_on_view(struct process_room *p);
+/* The record of @pid is not moving any more: its place may have ended meanwhile. */
+void place_settled(struct process_room *p, pid_t pid);
+void place_on_call(struct process_room *p, struct rpc_call *call);
+void place_fini(struct process_room *p);
 
 /* process_wait.c */
 void wait_on_call(struct process_room *p, struct rpc_call *call, pid_t app);

@@ -289,7 +289,8 @@ static int reserve_one(struct process_room *p, const struct process_member *m,
 					     .place = place,
 					     .generation = m->generation,
 					     .state = PROCESS_AWAY,
-					     .uid = m->uid}};
+					     .uid = m->uid},
+				  .place_incarnation = place_incarnation(p, place)};
 	int r;
 
 	if (found && found->record.state == PROCESS_AWAY &&

@@ -24,6 +24,7 @@ struct process_entry {
 	 * its place). */
 	uint64_t sequence;
 	nsec_t ended_at; /* CLOCK_REALTIME */
+	uint64_t place_incarnation; /* AWAY: of its place, when it was known to be there */
 	bool told; /* ENDED: some waiter (at home), or the home (at its place), knows */
 };
 

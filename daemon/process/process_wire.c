@@ -216,6 +216,8 @@ static void answer_from(struct wire_answer *a, const ProtobufCMessage *reply)
 		a->ended = w->ended;
 		a->code = w->code;
 		a->status = w->status;
+	} else if (reply->descriptor == &ssi__process__since_reply__descriptor) {
+		a->since = ((const Ssi__Process__SinceReply *)(const void *)reply)->incarnation;
 	}
 }
 
@@ -291,7 +293,7 @@ int wire_changed(struct rpc *rpc, struct wire_call *c, node_id node,
 }
 
 int wire_placed(struct rpc *rpc, struct wire_call *c, node_id node,
-		const struct process_record *d)
+		const struct process_record *d, uint64_t incarnation)
 {
 	Ssi__Process__PlacedRequest q = SSI__PROCESS__PLACED_REQUEST__INIT;
 
@@ -300,7 +302,15 @@ int wire_placed(struct rpc *rpc, struct wire_call *c, node_id node,
 	q.app = d->app;
 	q.root = d->root;
 	q.uid = d->uid;
+	q.incarnation = incarnation;
 	return call(rpc, c, node, PROCESS_PLACED, &q, call_timeout);
+}
+
+int wire_since(struct rpc *rpc, struct wire_call *c, node_id node)
+{
+	Ssi__Process__Empty q = SSI__PROCESS__EMPTY__INIT;
+
+	return call(rpc, c, node, PROCESS_SINCE, &q, call_timeout);
 }
 
 int wire_reserve(struct rpc *rpc, struct wire_call *c, node_id node,
@@ -359,6 +369,14 @@ void wire_reply_wait(struct rpc_call *c, const struct wire_answer *a)
 	reply.ended = a->ended;
 	reply.code = a->code;
 	reply.status = a->status;
+	rpc_reply(c, &reply.base, RPC_NO_BULK);
+}
+
+void wire_reply_since(struct rpc_call *c, uint64_t incarnation)
+{
+	Ssi__Process__SinceReply reply = SSI__PROCESS__SINCE_REPLY__INIT;
+
+	reply.incarnation = incarnation;
 	rpc_reply(c, &reply.base, RPC_NO_BULK);
 }
 
@@ -428,7 +446,12 @@ RPC_HANDLER(on_placed, struct process_room, Ssi__Process__PlacedRequest)
 	if (!pid_ok(req->pid) || !pid_ok(req->app) || !pid_ok(req->root))
 		rpc_fail(call, RPC_USAGE, "no such process: %d", req->pid);
 	else
-		room_on_placed(self, call, &d);
+		room_on_placed(self, call, &d, req->incarnation);
+}
+
+RPC_HANDLER(on_since, struct process_room, Ssi__Process__Empty)
+{
+	place_on_call(self, call);
 }
 
 RPC_HANDLER(on_reserve, struct process_room, Ssi__Process__ReserveRequest)
@@ -469,5 +492,7 @@ const struct rpc_method process_methods[] = {
 	RPC_METHOD(PROCESS_RELEASE, on_release,
 		   ssi__process__release_request__descriptor,
 		   ssi__process__empty__descriptor),
+	RPC_METHOD(PROCESS_SINCE, on_since, ssi__process__empty__descriptor,
+		   ssi__process__since_reply__descriptor),
 	{0},
 };

@@ -15,6 +15,7 @@ enum process_method {
 	PROCESS_PLACED = RPC_ROOM_PROCESS << 8 | 6,
 	PROCESS_RESERVE = RPC_ROOM_PROCESS << 8 | 7,
 	PROCESS_RELEASE = RPC_ROOM_PROCESS << 8 | 8,
+	PROCESS_SINCE = RPC_ROOM_PROCESS << 8 | 9,
 };
 
 extern const struct rpc_method process_methods[];
@@ -59,6 +60,7 @@ struct wire_answer {
 	uint32_t generation;
 	bool ended;
 	int code, status;
+	uint64_t since;
 };
 
 struct wire_call;
@@ -80,7 +82,8 @@ int wire_wait(struct rpc *rpc, struct wire_call *c, node_id node, pid_t app);
 int wire_changed(struct rpc *rpc, struct wire_call *c, node_id node,
 		 const struct wire_change *h);
 int wire_placed(struct rpc *rpc, struct wire_call *c, node_id node,
-		const struct process_record *d);
+		const struct process_record *d, uint64_t incarnation);
+int wire_since(struct rpc *rpc, struct wire_call *c, node_id node);
 int wire_reserve(struct rpc *rpc, struct wire_call *c, node_id node,
 		 const struct process_member *members, size_t n, node_id place);
 int wire_release(struct rpc *rpc, struct wire_call *c, node_id node,
@@ -91,3 +94,4 @@ void wire_cancel(struct wire_call *c);
 void wire_reply_done(struct rpc_call *call);
 void wire_reply_where(struct rpc_call *call, const struct wire_answer *a);
 void wire_reply_wait(struct rpc_call *call, const struct wire_answer *a);
+void wire_reply_since(struct rpc_call *call, uint64_t incarnation);

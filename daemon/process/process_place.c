@@ -1,0 +1,203 @@
+/*
+ * Places that are no more.
+ *
+ * Happy path: what ran on a node that a view has not up has ended by SIGKILL.  A node may be
+ * back before any view has it out.  Then it is up by a later incarnation than when our
+ * process was there, and is asked since which one its space stands: what was there before
+ * has ended too.
+ *
+ * Failure modes: it does not answer -> asked again until it does, or a view has it out;
+ * our ssid starts again -> it is asked again.
+ */
+#include "process_internal.h"
+
+#include "err.h"
+#include "log.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+static const nsec_t again_after = 500 * NSEC_PER_MSEC;
+
+/* A node that has been asked. */
+struct place {
+	struct process_room *room;
+	node_id node;
+	uint64_t incarnation; /* that it was asked in */
+	bool answered;
+	uint64_t since;
+	struct wire_call call;
+	struct env_timer again;
+	UT_hash_handle hh;
+};
+
+uint64_t place_incarnation(const struct process_room *p, node_id node)
+{
+	const struct membership_node *n = membership_node(p->membership, node);
+
+	return n ? n->incarnation : 0;
+}
+
+/* One that is coming home, or about to stand there, is judged when that is decided. */
+static void end_there(struct process_room *p, const struct process_record *d)
+{
+	if (d->moving)
+		return;
+	log_notice("process %d ended: node %u, where it ran, %s PID=%d", d->pid, d->place,
+		   room_up(p, d->place) ? "began anew" : "is lost", d->pid);
+	room_ended(p, d->pid, CLD_KILLED, SIGKILL);
+}
+
+/* -- Asking -- */
+
+static void ask(struct place *place)
+{
+	if (!room_up(place->room, place->node))
+		return; /* the view has told */
+	if (wire_since(place->room->rpc, &place->call, place->node) < 0)
+		(void)env_arm(place->room->env, &place->again, again_after);
+}
+
+static void on_again(struct env_timer *t)
+{
+	ask(container_of(t, struct place, again));
+}
+
+static void on_answer(struct wire_call *c, enum rpc_status status, const char *text,
+		      const struct wire_answer *a)
+{
+	struct place *place = container_of(c, struct place, call);
+	struct process_room *p = place->room;
+	const struct process_entry *e;
+	size_t cursor = 0;
+
+	if (status != RPC_OK) {
+		(void)env_arm(p->env, &place->again, again_after);
+		return;
+	}
+	place->answered = true;
+	place->since = a->since;
+	while ((e = process_table_next(p->table, &cursor)))
+		if (e->record.state == PROCESS_AWAY && e->record.place == place->node &&
+		    e->place_incarnation < place->since)
+			end_there(p, &e->record);
+}
+
+/* NULL: without memory, until the next view. */
+static struct place *look(struct process_room *p, node_id node)
+{
+	uint64_t incarnation = place_incarnation(p, node);
+	struct place *place;
+
+	HASH_FIND_INT(p->places, &node, place);
+	if (!place) {
+		place = calloc(1, sizeof(*place));
+		if (!place)
+			return NULL;
+		place->room = p;
+		place->node = node;
+		place->call.done = on_answer;
+		place->again.cb = on_again;
+		HASH_ADD_INT(p->places, node, place);
+	}
+	if (place->incarnation == incarnation)
+		return place;
+	place->incarnation = incarnation;
+	place->answered = false;
+	wire_cancel(&place->call);
+	ask(place);
+	return place;
+}
+
+bool process_is_over(struct process_room *p, node_id node, uint64_t incarnation)
+{
+	struct place *place;
+
+	if (!room_up(p, node))
+		return true;
+	if (place_incarnation(p, node) == incarnation)
+		return false;
+	place = look(p, node);
+	return place && place->answered && incarnation < place->since;
+}
+
+void place_settled(struct process_room *p, pid_t pid)
+{
+	const struct process_entry *e = process_table_find(p->table, pid);
+
+	if (membership_view(p->membership) && e && e->record.state == PROCESS_AWAY &&
+	    process_is_over(p, e->record.place, e->place_incarnation))
+		end_there(p, &e->record);
+}
+
+static void forget_lost(struct process_room *p)
+{
+	struct place *place, *next;
+
+	HASH_ITER (hh, p->places, place, next)
+		if (!room_up(p, place->node)) {
+			wire_cancel(&place->call);
+			env_disarm(p->env, &place->again);
+			place->incarnation = 0;
+		}
+}
+
+void place_on_view(struct process_room *p)
+{
+	const struct process_entry *e;
+	size_t cursor = 0;
+
+	place_note(p, membership_lease_held(p->membership));
+	forget_lost(p);
+	while ((e = process_table_next(p->table, &cursor)))
+		if (e->record.state == PROCESS_AWAY &&
+		    process_is_over(p, e->record.place, e->place_incarnation))
+			end_there(p, &e->record);
+}
+
+/* -- Being asked -- */
+
+void place_note(struct process_room *p, bool is_known)
+{
+	if (!*p->since && is_known)
+		*p->since = place_incarnation(p, room_self(p));
+}
+
+void place_on_call(struct process_room *p, struct rpc_call *call)
+{
+	place_note(p, membership_lease_held(p->membership));
+	if (*p->since)
+		wire_reply_since(call, *p->since);
+	else
+		rpc_fail(call, RPC_DOWN, "that node does not know yet");
+}
+
+int place_start(struct process_room *p, bool table_is_fresh)
+{
+	void *mapped;
+	bool fresh;
+	int r = space_state(p->space, "process/since", sizeof(*p->since), &mapped, &fresh);
+
+	if (r != 0)
+		return err_fold(r);
+	p->since = mapped;
+	/* An ssid that did not write this down made the table. */
+	if (fresh && !table_is_fresh)
+		*p->since = 1;
+	return 0;
+}
+
+void place_fini(struct process_room *p)
+{
+	struct place *place, *next;
+
+	HASH_ITER (hh, p->places, place, next) {
+		HASH_DEL(p->places, place);
+		wire_cancel(&place->call);
+		env_disarm(p->env, &place->again);
+		free(place);
+	}
+	if (p->since)
+		(void)munmap(p->since, sizeof(*p->since));
+}
