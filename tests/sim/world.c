@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -162,6 +163,8 @@ void world_unschedule(struct world *w, struct world_event *e)
 	free(e);
 }
 
+static void look_at_descriptors(struct world *w);
+
 bool world_step(struct world *w)
 {
 	struct world_event *e;
@@ -180,8 +183,11 @@ bool world_step(struct world *w)
 		return true;
 	}
 	world_note(w, e->slot, "%s", e->what);
+	w->acting = e->slot;
 	e->fire(w, e);
+	w->acting = 0;
 	free(e);
+	look_at_descriptors(w);
 	if (w->rooms->check)
 		w->rooms->check(w->owner);
 	return true;
@@ -269,29 +275,104 @@ static int env_op_arm(void *impl, struct env_timer *timer, nsec_t after)
 	return 0;
 }
 
-static int env_op_watch(void *impl, struct env_fd *watch, unsigned events)
+/* What is ready of @events at @fd. */
+static unsigned ready(int fd, unsigned events)
 {
-	return -ENOTSUP;
+	struct pollfd p = { .fd = fd,
+			    .events = (short)((events & ENV_READ ? POLLIN : 0) |
+					      (events & ENV_WRITE ? POLLOUT : 0)) };
+	unsigned r = 0;
+
+	if (poll(&p, 1, 0) <= 0)
+		return 0;
+	if (p.revents & (POLLIN | POLLHUP | POLLERR))
+		r |= ENV_READ;
+	if (p.revents & (POLLOUT | POLLERR))
+		r |= ENV_WRITE;
+	return r & events;
 }
 
-static void env_op_unwatch(void *impl, struct env_fd *watch)
+static void fire_watch(struct world *w, struct world_event *e)
 {
+	struct world_watch *watch = e->arg;
+	unsigned events = ready(watch->fd->fd, watch->events);
+
+	(void)w;
+	watch->event = NULL;
+	if (events)
+		watch->fd->cb(watch->fd, events);
 }
 
+/* Descriptors are true ones, and only this process changes what they are ready for. */
+static void look_at_descriptors(struct world *w)
+{
+	struct world_watch *watch;
+
+	LIST_FOREACH(watch, &w->watches, in)
+		if (!watch->event && ready(watch->fd->fd, watch->events))
+			watch->event = world_schedule(w, 1000 + world_below(w, 100000),
+						      watch->machine->slot, "descriptor",
+						      fire_watch, watch);
+}
+
+static void env_op_unwatch(void *impl, struct env_fd *fd)
+{
+	struct world_machine *m = impl;
+	struct world_watch *watch = fd->impl;
+
+	fd->impl = NULL;
+	if (!watch)
+		return;
+	if (watch->event)
+		world_unschedule(m->w, watch->event);
+	LIST_REMOVE(watch, in);
+	free(watch);
+}
+
+static int env_op_watch(void *impl, struct env_fd *fd, unsigned events)
+{
+	struct world_machine *m = impl;
+	struct world_watch *watch = fd->impl;
+
+	if (!watch) {
+		watch = calloc(1, sizeof(*watch));
+		assert(watch);
+		LIST_INSERT_HEAD(&m->w->watches, watch, in);
+	}
+	watch->machine = m;
+	watch->fd = fd;
+	watch->events = events;
+	fd->impl = watch;
+	return 0;
+}
+
+static void fire_done(struct world *w, struct world_event *e)
+{
+	struct env_work *work = e->arg;
+
+	(void)w;
+	work->done(work);
+}
+
+static nsec_t working(struct world *w)
+{
+	return 1000 + world_below(w, 5 * NSEC_PER_MSEC);
+}
+
+/* A worker's thread runs on while the loop does not turn, or is behind. */
 static void fire_work(struct world *w, struct world_event *e)
 {
 	struct env_work *work = e->arg;
 
 	work->work(work);
-	work->done(work);
+	(void)world_schedule(w, working(w), e->slot, "work is done", fire_done, work);
 }
 
 static int env_op_work(void *impl, struct env_work *work)
 {
 	struct world_machine *m = impl;
 
-	(void)world_schedule(m->w, 1000 + world_below(m->w, 5 * NSEC_PER_MSEC), m->slot, "work",
-			     fire_work, work);
+	(void)world_schedule(m->w, working(m->w), m->slot, "work", fire_work, work);
 	return 0;
 }
 
@@ -336,7 +417,8 @@ struct world *world_new(uint64_t seed, unsigned n_machines, const struct world_r
 	w->n_machines = n_machines;
 	w->rooms = rooms;
 	w->owner = owner;
-	for (unsigned i = 1; i <= n_machines; i++)
+	LIST_INIT(&w->watches);
+	for (unsigned i = 0; i <= n_machines; i++)
 		machine_init(w, i);
 	return w;
 }
@@ -345,6 +427,7 @@ struct world *world_new(uint64_t seed, unsigned n_machines, const struct world_r
 static void drop_events(struct world_machine *m)
 {
 	struct world *w = m->w;
+	struct world_watch *watch;
 	struct world_event *e;
 	size_t n = 0;
 
@@ -352,6 +435,9 @@ static void drop_events(struct world_machine *m)
 		STAILQ_REMOVE_HEAD(&m->held, held);
 		free(e);
 	}
+	LIST_FOREACH(watch, &w->watches, in)
+		if (watch->machine == m)
+			watch->event = NULL;
 	/* Keep the rest in a valid order: rebuild. */
 	for (size_t i = 0; i < w->n_events; i++) {
 		if (w->heap[i]->slot == m->slot)
@@ -470,7 +556,22 @@ void world_set_drift(struct world *w, unsigned slot, int ppm)
 
 const struct env *world_env(struct world *w, unsigned slot)
 {
-	return &machine(w, slot)->env;
+	return slot ? &machine(w, slot)->env : &w->machines[0].env;
+}
+
+unsigned world_acting(const struct world *w)
+{
+	return w->acting;
+}
+
+void world_act(struct world *w, unsigned slot)
+{
+	w->acting = slot;
+}
+
+void world_spend(struct world *w, nsec_t span)
+{
+	w->now += span;
 }
 
 const struct store *world_store(struct world *w, unsigned slot)

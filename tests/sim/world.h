@@ -3,7 +3,8 @@
  * A whole cluster in one process, one thread, one seed.
  *
  * Machines (slots 1..n) run real rooms; their doors are the world's: time and
- * timers (each machine's clock drifts), random numbers, links (that delay, break,
+ * timers (each machine's clock drifts), random numbers, descriptors (true ones, which
+ * nobody outside holds), work (which may end after a crash), links (that delay, break,
  * are cut one way, fill up), a store (that forgets what was not durable, and fills
  * up).  One event a step; after each the owner checks what must always hold.
  * The same seed gives the same trace.
@@ -59,7 +60,14 @@ void world_run(struct world *w, nsec_t span);
 /* The scenario's own events. */
 int world_at(struct world *w, nsec_t after, void (*cb)(void *arg), void *arg);
 
-/* Doors of a machine. */
+/* Whose event is happening: 0 is the scenario's, and it can act for a machine. */
+unsigned world_acting(const struct world *w);
+void world_act(struct world *w, unsigned slot);
+/* Whoever acts is kept busy: the others are late meanwhile. */
+void world_spend(struct world *w, nsec_t span);
+
+/* Doors of a machine.  The env of 0 is the world's own: what a machine has beside its
+ * rooms, and what goes on when they are killed or paused, lives by it. */
 const struct env *world_env(struct world *w, unsigned slot);
 const struct store *world_store(struct world *w, unsigned slot);
 const struct transport *world_transport(struct world *w, unsigned slot);

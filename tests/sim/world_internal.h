@@ -38,6 +38,15 @@ struct world_row {
 	struct iovec key, value;
 };
 
+/* A watched descriptor. */
+struct world_watch {
+	LIST_ENTRY(world_watch) in;
+	struct world_machine *machine;
+	struct env_fd *fd;
+	unsigned events;
+	struct world_event *event; /* it will be told */
+};
+
 struct world_machine {
 	struct world *w;
 	unsigned slot;
@@ -68,7 +77,9 @@ struct world {
 	struct world_event **heap;
 	size_t n_events, room;
 	bool cut[WORLD_MAX + 1][WORLD_MAX + 1];
-	struct world_machine machines[WORLD_MAX + 1];
+	struct world_machine machines[WORLD_MAX + 1]; /* 0: the world itself */
+	LIST_HEAD(, world_watch) watches;
+	unsigned acting;
 	char last[WORLD_LAST][120];
 	size_t n_last;
 	bool verbose;

@@ -1,0 +1,416 @@
+/* Processes, groups, signals, and what is kept. */
+#include "sim_kernel.h"
+
+#include "cleanup.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+struct sim_kernel *sim_kernel;
+
+struct sim_machine *sim_here(void)
+{
+	unsigned slot = world_acting(sim_kernel->w);
+
+	assert(slot);
+	return &sim_kernel->machines[slot];
+}
+
+/* Souls. */
+
+struct sim_soul *sim_soul_new(struct sim_kernel *k, pid_t pid, pid_t app, unsigned home)
+{
+	struct sim_soul *soul = calloc(1, sizeof(*soul));
+
+	assert(soul);
+	soul->pid = pid;
+	soul->app = app ? app : pid;
+	soul->home = home;
+	LIST_INSERT_HEAD(&k->souls, soul, in);
+	return soul;
+}
+
+unsigned sim_soul_copies(const struct sim_soul *soul, struct sim_process **ret_last)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 1; i <= SIM_MACHINES; i++) {
+		struct sim_process *p = sim_find(&sim_kernel->machines[i], soul->pid);
+
+		if (!p || p->soul != soul || p->restoring || p->zombie ||
+		    p->step != soul->step)
+			continue;
+		*ret_last = p;
+		n++;
+	}
+	return n;
+}
+
+void sim_soul_leaves(struct sim_process *p, enum sim_end end)
+{
+	struct sim_soul *soul = TAKE(p->soul);
+	struct sim_process *last;
+
+	p->live = false;
+	if (!soul || p->restoring || soul->end != SIM_LIVES || p->step != soul->step ||
+	    sim_soul_copies(soul, &last) > 0)
+		return;
+	if (end == SIM_GIVEN_UP && soul->may_die)
+		end = SIM_SIGNALLED;
+	world_check(sim_kernel->w, end != SIM_GIVEN_UP || soul->was_lost,
+		    "the last copy of process %d is killed on machine %u", soul->pid,
+		    p->machine->slot);
+	soul->end = end;
+	soul->code = p->code;
+	soul->status = p->status;
+	world_note(sim_kernel->w, p->machine->slot, "process %d is no more: %d (%d %d)",
+		   soul->pid, end, p->code, p->status);
+}
+
+static void run(struct sim_process *p)
+{
+	struct sim_soul *soul = p->soul;
+	struct world *w = sim_kernel->w;
+
+	for (unsigned i = 1; i <= SIM_MACHINES; i++) {
+		struct sim_process *other =
+			sim_find(&sim_kernel->machines[i], soul->pid);
+
+		world_check(w, !other || other == p || other->soul != soul || !other->live,
+			    "process %d runs on machine %u, and on %u", soul->pid,
+			    p->machine->slot, i);
+	}
+	world_check(w, p->step == soul->step,
+		    "process %d runs again on machine %u as it was before step %" PRIu64,
+		    soul->pid, p->machine->slot, soul->step);
+	p->step = ++soul->step;
+	soul->n_signals += p->pending;
+	p->pending = 0;
+}
+
+void sim_look(struct sim_process *p)
+{
+	bool was = p->live;
+
+	if (p->shadow)
+		return sim_shadow_look(p);
+	p->live = p->soul && !p->zombie && !p->restoring && !p->held &&
+		  !(p->group && p->group->frozen);
+	if (p->live == was)
+		return;
+	world_note(sim_kernel->w, p->machine->slot, "process %d %s", p->pid,
+		   p->live ? "runs" : "stands");
+	if (p->live)
+		run(p);
+}
+
+/* Processes. */
+
+struct sim_process *sim_find(struct sim_machine *m, pid_t pid)
+{
+	struct sim_process *p;
+
+	LIST_FOREACH(p, &m->processes, in)
+		if (p->pid == pid)
+			return p;
+	return NULL;
+}
+
+bool sim_is_below(const struct sim_process *p, pid_t ancestor)
+{
+	while (p && p->pid != ancestor)
+		p = sim_find(p->machine, p->ppid);
+	return p;
+}
+
+pid_t sim_next_pid(struct sim_machine *m)
+{
+	for (pid_t i = 0; i < m->n; i++) {
+		if (++m->last >= m->first + m->n || m->last < m->first)
+			m->last = m->first;
+		if (!sim_find(m, m->last))
+			return m->last;
+	}
+	return 0;
+}
+
+struct sim_process *sim_process_new(struct sim_machine *m, pid_t pid, pid_t ppid)
+{
+	struct sim_process *p = calloc(1, sizeof(*p));
+
+	assert(p && !sim_find(m, pid));
+	p->machine = m;
+	p->pid = p->pgid = p->sid = pid;
+	p->ppid = ppid;
+	p->socket.fd = -1;
+	LIST_INSERT_HEAD(&m->processes, p, in);
+	return p;
+}
+
+void sim_bury(struct sim_process *p)
+{
+	LIST_REMOVE(p, in);
+	free(p);
+}
+
+static bool reaps_at_once(struct sim_machine *m, const struct sim_process *p)
+{
+	struct sim_process *parent = sim_find(m, p->ppid);
+
+	return p->ppid == 1 || !parent ? !p->tracked : true;
+}
+
+static void leave_children(struct sim_process *p)
+{
+	struct sim_process *c, *next;
+
+	for (c = LIST_FIRST(&p->machine->processes); c; c = next) {
+		next = LIST_NEXT(c, in);
+		if (c->ppid != p->pid)
+			continue;
+		c->ppid = 1;
+		c->tracked = false;
+		if (c->zombie)
+			sim_bury(c);
+	}
+}
+
+static void end(struct sim_process *p, enum sim_end why, int code, int status)
+{
+	struct sim_machine *m = p->machine;
+
+	assert(!p->zombie);
+	world_note(sim_kernel->w, m->slot, "%s %d ends (%d %d)",
+		   p->shadow ? "shadow" : "process", p->pid, code, status);
+	p->zombie = true;
+	p->stopped = false;
+	p->code = code;
+	p->status = status;
+	p->group = NULL;
+	sim_soul_leaves(p, why);
+	sim_shadow_end(p);
+	while (p->n_pidfds)
+		(void)close(p->pidfds[--p->n_pidfds]);
+	leave_children(p);
+	if (reaps_at_once(m, p)) {
+		sim_bury(p);
+		return;
+	}
+	p->tell_exit = true;
+	sim_space_tell(m);
+}
+
+void sim_exit(struct sim_process *p, int code, int status)
+{
+	end(p, code == CLD_EXITED ? SIM_EXITED : SIM_SIGNALLED, code, status);
+}
+
+static void stop(struct sim_process *p, bool stopped, int signal)
+{
+	if (p->stopped == stopped)
+		return;
+	p->stopped = stopped;
+	p->stop_signal = signal;
+	p->tell_stop = p->tracked;
+	sim_look(p);
+	sim_space_tell(p->machine);
+}
+
+int sim_signal(struct sim_machine *m, pid_t pid, int signal, const siginfo_t *info,
+	       bool by_room)
+{
+	struct sim_process *p = sim_find(m, pid);
+
+	if (!p)
+		return -ESRCH;
+	if (!signal || p->zombie)
+		return 0;
+	world_note(sim_kernel->w, m->slot, "signal %d for %s %d", signal,
+		   p->shadow ? "shadow" : "process", pid);
+	if (signal == SIGKILL) {
+		end(p, by_room ? SIM_GIVEN_UP : SIM_SIGNALLED, CLD_KILLED, SIGKILL);
+		return 0;
+	}
+	if (signal == SIGSTOP || signal == SIGCONT)
+		stop(p, signal == SIGSTOP, signal);
+	if (p->shadow && signal != SIGSTOP)
+		sim_shadow_take(p, signal, info);
+	else if (signal == SIGTERM)
+		end(p, SIM_SIGNALLED, CLD_KILLED, SIGTERM);
+	else if (signal == SIGUSR1 && p->live)
+		p->soul->n_signals++;
+	else if (signal == SIGUSR1)
+		p->pending++;
+	return 0;
+}
+
+/* Groups. */
+
+struct sim_group *sim_group(struct sim_machine *m, const char *name)
+{
+	struct sim_group *g;
+
+	LIST_FOREACH(g, &m->groups, in)
+		if (!strcmp(g->name, name))
+			return g;
+	g = calloc(1, sizeof(*g));
+	assert(g);
+	(void)snprintf(g->name, sizeof(g->name), "%s", name);
+	LIST_INSERT_HEAD(&m->groups, g, in);
+	return g;
+}
+
+void sim_group_freeze(struct sim_machine *m, struct sim_group *g, bool frozen)
+{
+	struct sim_process *p;
+
+	world_note(sim_kernel->w, m->slot, "%s %s", frozen ? "freezes" : "thaws", g->name);
+	g->frozen = frozen;
+	LIST_FOREACH(p, &m->processes, in)
+		if (p->group == g)
+			sim_look(p);
+}
+
+void sim_group_kill(struct sim_machine *m, struct sim_group *g)
+{
+	struct sim_process *p;
+
+	world_note(sim_kernel->w, m->slot, "kills %s", g->name);
+again:
+	LIST_FOREACH(p, &m->processes, in)
+		if (p->group == g && !p->zombie) {
+			end(p, SIM_GIVEN_UP, CLD_KILLED, SIGKILL);
+			goto again; /* others went with it */
+		}
+	g->frozen = false;
+}
+
+/* Descriptors. */
+
+static ino_t inode_of(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) < 0 ? 0 : st.st_ino;
+}
+
+/* The number may be ours by now, and of the same socket. */
+static bool is_theirs(const struct sim_machine *m, size_t i)
+{
+	const struct sim_process *p;
+	const struct sim_kept *k;
+
+	LIST_FOREACH(p, &m->processes, in)
+		if (p->socket.fd == m->given[i].fd)
+			return false;
+	LIST_FOREACH(k, &m->kept, in)
+		if (k->fd == m->given[i].fd)
+			return false;
+	return inode_of(m->given[i].fd) == m->given[i].inode;
+}
+
+int sim_give(struct sim_machine *m, int fd)
+{
+	/* Those that they have closed meanwhile make room. */
+	if (m->n_given == N_ELEMENTS(m->given)) {
+		size_t n = 0;
+
+		for (size_t i = 0; i < m->n_given; i++)
+			if (is_theirs(m, i))
+				m->given[n++] = m->given[i];
+		m->n_given = n;
+		assert(n < N_ELEMENTS(m->given));
+	}
+	m->given[m->n_given].fd = fd;
+	m->given[m->n_given++].inode = inode_of(fd);
+	return fd;
+}
+
+/* The end of ssid, and of the machine. */
+
+void sim_kernel_dying(struct sim_machine *m)
+{
+	m->deaf = true;
+}
+
+static void lose_power(struct sim_machine *m)
+{
+	struct sim_process *p;
+	struct sim_group *g;
+	struct sim_kept *k;
+
+	while ((p = LIST_FIRST(&m->processes))) {
+		p->tracked = false;
+		if (p->zombie)
+			sim_bury(p);
+		else
+			end(p, SIM_POWER, CLD_KILLED, SIGKILL);
+	}
+	while ((g = LIST_FIRST(&m->groups))) {
+		LIST_REMOVE(g, in);
+		free(g);
+	}
+	while ((k = LIST_FIRST(&m->kept))) {
+		LIST_REMOVE(k, in);
+		(void)close(k->fd);
+		free(k);
+	}
+	/* Where it was, so that no number is given twice while its first owner may live
+	 * elsewhere: that a true node begins anew is not told here. */
+	m->first = m->n = 0;
+}
+
+void sim_kernel_died(struct sim_machine *m, bool power)
+{
+	struct sim_process *p;
+
+	for (size_t i = 0; i < m->n_given; i++)
+		if (is_theirs(m, i))
+			(void)close(m->given[i].fd);
+	m->n_given = 0;
+	m->space = NULL;
+	/* What a tracer of it held runs on. */
+	LIST_FOREACH(p, &m->processes, in) {
+		p->held = 0;
+		sim_look(p);
+	}
+	if (power)
+		lose_power(m);
+	m->deaf = false;
+}
+
+void sim_kernel_init(struct sim_kernel *k, struct world *w)
+{
+	*k = (struct sim_kernel){ .w = w, .root_fd = -1 };
+	LIST_INIT(&k->souls);
+	for (unsigned i = 0; i <= SIM_MACHINES; i++) {
+		struct sim_machine *m = &k->machines[i];
+
+		m->kernel = k;
+		m->slot = i;
+		LIST_INIT(&m->processes);
+		LIST_INIT(&m->groups);
+		LIST_INIT(&m->kept);
+	}
+	sim_kernel = k;
+}
+
+void sim_kernel_fini(struct sim_kernel *k)
+{
+	struct sim_soul *soul;
+
+	for (unsigned i = 1; i <= SIM_MACHINES; i++)
+		lose_power(&k->machines[i]);
+	while ((soul = LIST_FIRST(&k->souls))) {
+		LIST_REMOVE(soul, in);
+		free(soul);
+	}
+	sim_kernel = NULL;
+}
