@@ -61,6 +61,16 @@ static inline bool membership_load_known(const struct membership_load *l)
 	return l->n_cpus != 0;
 }
 
+/* How a member has fared: CLOCK_REALTIME of the leaders that committed it, whole
+ * milliseconds, 0: never. */
+struct membership_history {
+	uint32_t losses;
+	nsec_t first;	 /* up for the first time */
+	nsec_t changed;	 /* into the state that it is in now */
+	nsec_t lost, up, left; /* into that state the last time */
+	nsec_t lost_for, left_for; /* in all, before the state that it is in now */
+};
+
 struct membership_node {
 	node_id id;
 	char name[NODE_NAME_MAX + 1];
@@ -69,6 +79,7 @@ struct membership_node {
 	uint64_t incarnation; /* counts the starts of its ssid that the leader saw */
 	epoch_t since;	      /* the first view with this incarnation */
 	bool voter;           /* has a vote in who leads */
+	struct membership_history history;
 	struct membership_load load; /* as of its last renewal */
 };
 
@@ -129,6 +140,11 @@ bool membership_is_up(const struct membership *m, node_id id);
 /* NULL: something new, a program or a process that moves, may come to @id; else why not, as
  * "n2 is being removed". */
 const char *membership_refusal(const struct membership *m, node_id id, char *text, size_t size);
+
+/* Of the time since it was first up, less what it had left for, the part in which it was not
+ * lost, in millionths: what a scheduler may expect of it. */
+enum { MEMBERSHIP_AVAILABLE = 1000000 };
+unsigned membership_availability(const struct membership_node *node, nsec_t now_realtime);
 
 /* The node whose block holds @pid, NODE_NONE for a PID that nobody leased. */
 node_id membership_home(const struct membership *m, pid_t pid);

@@ -11,6 +11,7 @@
  * next one.  This room is freed during a commit -> the commit goes with it; the
  * loop has stopped, so done does not come any more.
  */
+#include "membership_history.h"
 #include "membership_internal.h"
 
 #include "err.h"
@@ -211,8 +212,10 @@ void membership_commit_flush(struct membership *m)
 	TAILQ_INIT(&c->changes);
 	TAILQ_CONCAT(&c->changes, &l->waiting, in);
 	c->has_map = l->dirty;
-	if (c->has_map)
+	if (c->has_map) {
 		set_epoch(l->next->view, m->state->map->view->epoch + 1);
+		membership_history_stamp(l->next, m->state->map, env_realtime(m->env));
+	}
 	r = propose(m, c);
 	if (r) {
 		forget(m, c, r < 0 ? r : -ECANCELED);

@@ -6,7 +6,8 @@
  * membership_known.c the last view, written down for its successor,
  * membership_server.c a server of the replicated log, membership_leader.c the
  * leader's renewals and leases, membership_move.c members that are added and removed by
- * command, membership_voters.c who should have a vote,
+ * command, membership_voters.c who should have a vote, membership_history.c how members
+ * have fared,
  * membership_commit.c changes of the map, membership_admit.c tokens and joins;
  * membership_wire.c, _join.c and _state.c are those that see protobuf.
  */

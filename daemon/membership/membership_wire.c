@@ -20,6 +20,7 @@
 struct view_message {
 	Ssi__Membership__View view;
 	Ssi__Membership__Member *members, **member_list;
+	Ssi__Membership__History *histories;
 	Ssi__Membership__PidBlock *blocks, **block_list;
 };
 
@@ -27,8 +28,24 @@ static void view_message_fini(struct view_message *v)
 {
 	free(v->members);
 	free(v->member_list);
+	free(v->histories);
 	free(v->blocks);
 	free(v->block_list);
+}
+
+static Ssi__Membership__History *fill_history(const struct membership_history *h,
+					       Ssi__Membership__History *ret)
+{
+	ssi__membership__history__init(ret);
+	ret->losses = h->losses;
+	ret->first_ms = h->first == h->up ? 0 : h->first / NSEC_PER_MSEC;
+	ret->changed_ms = h->changed == h->up ? 0 : h->changed / NSEC_PER_MSEC;
+	ret->lost_ms = h->lost / NSEC_PER_MSEC;
+	ret->up_ms = h->up / NSEC_PER_MSEC;
+	ret->left_ms = h->left / NSEC_PER_MSEC;
+	ret->lost_for_ms = h->lost_for / NSEC_PER_MSEC;
+	ret->left_for_ms = h->left_for / NSEC_PER_MSEC;
+	return ret;
 }
 
 static void fill_members(struct view_message *v, const struct membership_map *map, bool whole)
@@ -46,6 +63,7 @@ static void fill_members(struct view_message *v, const struct membership_map *ma
 		p->start = whole ? map->starts[i] : 0;
 		p->voter = n->voter;
 		p->since = n->since;
+		p->history = fill_history(&n->history, &v->histories[i]);
 	}
 }
 
@@ -70,10 +88,11 @@ static int view_message_init(struct view_message *v, const struct membership_map
 	*v = (struct view_message){
 		.members = calloc(n + 1, sizeof(*v->members)),
 		.member_list = calloc(n + 1, sizeof(*v->member_list)),
+		.histories = calloc(n + 1, sizeof(*v->histories)),
 		.blocks = calloc(map->n_blocks + 1, sizeof(*v->blocks)),
 		.block_list = calloc(map->n_blocks + 1, sizeof(*v->block_list)),
 	};
-	if (!v->members || !v->member_list || !v->blocks || !v->block_list)
+	if (!v->members || !v->member_list || !v->histories || !v->blocks || !v->block_list)
 		return err_origin(-ENOMEM);
 	ssi__membership__view__init(&v->view);
 	v->view.epoch = map->view->epoch;
@@ -87,6 +106,23 @@ static int view_message_init(struct view_message *v, const struct membership_map
 	fill_members(v, map, whole);
 	fill_blocks(v, map);
 	return 0;
+}
+
+/* A map of before there were histories has none: nobody was ever lost. */
+static struct membership_history take_history(const Ssi__Membership__History *p)
+{
+	if (!p)
+		return (struct membership_history){ 0 };
+	return (struct membership_history){
+		.losses = p->losses,
+		.first = (p->first_ms ? p->first_ms : p->up_ms) * NSEC_PER_MSEC,
+		.changed = (p->changed_ms ? p->changed_ms : p->up_ms) * NSEC_PER_MSEC,
+		.lost = p->lost_ms * NSEC_PER_MSEC,
+		.up = p->up_ms * NSEC_PER_MSEC,
+		.left = p->left_ms * NSEC_PER_MSEC,
+		.lost_for = p->lost_for_ms * NSEC_PER_MSEC,
+		.left_for = p->left_for_ms * NSEC_PER_MSEC,
+	};
 }
 
 static int add_member(struct membership_map *map, const Ssi__Membership__Member *p)
@@ -104,6 +140,7 @@ static int add_member(struct membership_map *map, const Ssi__Membership__Member 
 	n->incarnation = p->incarnation;
 	n->voter = p->voter;
 	n->since = p->since;
+	n->history = take_history(p->history);
 	map->starts[map->view->n_nodes - 1] = p->start;
 	return 0;
 }

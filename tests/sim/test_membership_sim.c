@@ -90,6 +90,9 @@ static uint64_t view_hash(struct machine *n, const struct membership_view *v)
 		h = mix(h, m->address, strlen(m->address) + 1);
 		h = mix(h, &m->state, sizeof(m->state));
 		h = mix(h, &m->incarnation, sizeof(m->incarnation));
+		h = mix(h, &m->history.losses, sizeof(m->history.losses));
+		h = mix(h, &m->history.changed, sizeof(m->history.changed));
+		h = mix(h, &m->history.lost_for, sizeof(m->history.lost_for));
 	}
 	for (pid_t b = 1; b < N_BLOCKS; b++) {
 		node_id home = membership_home(n->m, b * MEMBERSHIP_PID_BLOCK);

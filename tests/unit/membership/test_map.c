@@ -134,6 +134,11 @@ static void a_map_that_cannot_be_is_refused(void **state)
 
 static void a_map_survives_the_store(void **state)
 {
+#define MS(n_) ((n_) * NSEC_PER_MSEC)
+	static const struct membership_history
+		history = { 1, MS(2), MS(3), MS(4), MS(5), MS(6), MS(7), MS(8) },
+		never_lost = { .first = MS(5), .changed = MS(5), .up = MS(5) },
+		joining = { .changed = MS(9) };
 	struct membership_map *map = make(3), *back;
 	_cleanup_free_ uint8_t *data = NULL;
 	size_t len;
@@ -141,12 +146,18 @@ static void a_map_survives_the_store(void **state)
 	assert_int_equal(membership_map_lease_block(map, 2), 0);
 	map->view->nodes[1].state = MEMBER_LOST;
 	map->view->nodes[1].incarnation = 12;
+	map->view->nodes[0].history = never_lost;
+	map->view->nodes[1].history = history;
+	map->view->nodes[2].history = joining;
 	assert_int_equal(membership_wire_map_pack(map, &data, &len), 0);
 	assert_int_equal(membership_wire_map_unpack((struct iovec){ data, len }, &back), 0);
 	assert_int_equal(back->view->epoch, 7);
 	assert_int_equal(back->view->n_nodes, 3);
 	assert_int_equal(back->view->nodes[1].state, MEMBER_LOST);
 	assert_int_equal(back->view->nodes[1].incarnation, 12);
+	assert_memory_equal(&back->view->nodes[0].history, &never_lost, sizeof(history));
+	assert_memory_equal(&back->view->nodes[1].history, &history, sizeof(history));
+	assert_memory_equal(&back->view->nodes[2].history, &joining, sizeof(history));
 	assert_int_equal(*membership_map_start(back, 3), 300);
 	assert_int_equal(back->next_id, 4);
 	assert_int_equal(back->lease, NSEC_PER_SEC);

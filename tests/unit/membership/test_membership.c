@@ -261,6 +261,10 @@ static void a_killed_node_is_lost_within_three_seconds(void **state)
 	run(f, 2000);
 	assert_true(f->nodes[3].lease);
 	assert_int_equal(membership_node(f->nodes[2].m, 3)->incarnation, 2);
+	/* Everybody knows that it was lost, and for how long. */
+	assert_int_equal(membership_node(f->nodes[2].m, 3)->history.losses, 1);
+	assert_true(membership_node(f->nodes[3].m, 3)->history.lost_for > 0);
+	assert_int_equal(membership_node(f->nodes[2].m, 1)->history.losses, 0);
 	/* Its PIDs are still its own. */
 	assert_int_equal(f->nodes[3].n_blocks, 1);
 	assert_int_equal(membership_home(f->nodes[2].m, 3 * 65536), 3);
