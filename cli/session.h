@@ -91,6 +91,8 @@ void session_cell(struct libscols_line *line, size_t column, const char *format,
 struct libscols_line *session_line(struct libscols_table *table);
 /* Print and free. */
 void session_print(struct libscols_table *table);
+/* The same; with --json @more is one more array of the object, else it is dropped. */
+void session_print_with(struct libscols_table *table, struct libscols_table *more);
 
 /* "4.2M", for people; plain bytes with --json. */
 void session_cell_bytes(const struct session_options *o, struct libscols_line *line, size_t column,

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct libscols_table *session_table(const struct session_options *o, const char *name,
 				     const struct session_column *columns, size_t n_columns)
@@ -63,21 +64,44 @@ void session_cell_bytes(const struct session_options *o, struct libscols_line *l
 	session_cell(line, column, u && n < 10 ? "%.1f%c" : "%.0f%c", n, units[u]);
 }
 
-void session_print(struct libscols_table *table)
+/* "name": [...], as the table has it between its braces. */
+static void print_array(struct libscols_table *table)
 {
-	char *text;
+	char *text, *begin, *end;
 
+	if (scols_print_table_to_string(table, &text) < 0)
+		session_exit(EXIT_FAILED, "out of memory");
+	begin = strchr(text, '{');
+	end = strrchr(text, '}');
 	/* Without lines libsmartcols prints nothing, not even an empty list. */
+	if (begin && end > begin) {
+		while (end[-1] == '\n' || end[-1] == ' ')
+			end--;
+		printf("%.*s", (int)(end - begin - 1), begin + 1);
+	} else {
+		printf("\n   \"%s\": []", scols_table_get_name(table));
+	}
+	free(text);
+}
+
+void session_print_with(struct libscols_table *table, struct libscols_table *more)
+{
 	if (scols_table_is_json(table)) {
-		if (scols_print_table_to_string(table, &text) < 0)
-			session_exit(EXIT_FAILED, "out of memory");
-		printf("{\n   \"version\": 1,%s",
-		       text[0] == '{' ? text + 1 : "\n");
-		if (text[0] != '{')
-			printf("   \"%s\": []\n}\n", scols_table_get_name(table));
-		free(text);
+		printf("{\n   \"version\": 1,");
+		print_array(table);
+		if (more) {
+			printf(",");
+			print_array(more);
+		}
+		printf("\n}\n");
 	} else {
 		scols_print_table(table);
 	}
 	scols_unref_table(table);
+	scols_unref_table(more);
+}
+
+void session_print(struct libscols_table *table)
+{
+	session_print_with(table, NULL);
 }

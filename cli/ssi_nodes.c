@@ -1,7 +1,11 @@
 /* ssi-nodes(1): the nodes of the cluster. */
+#include "nodes_problem.h"
 #include "session.h"
 
+#include "cleanup.h"
+
 #include <getopt.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
 
@@ -9,9 +13,11 @@ static const char help[] =
 	"Usage: ssi-nodes [OPTION]...\n"
 	"Show the nodes of the cluster, their state and load.\n"
 	"\n"
+	"      --history       how the nodes have fared: losses, when, availability\n"
 	"      --wait N        wait until N nodes are up\n";
 
 static const struct option options[] = {
+	{ "history", no_argument, NULL, 'H' },
 	{ "wait", required_argument, NULL, 'w' },
 	{ 0 },
 };
@@ -26,12 +32,38 @@ static const struct session_column columns[] = {
 	{ "MEMORY", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
 	{ "FREE", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
 	{ "ROLE", 0, 0, SCOLS_JSON_STRING },
+	{ "SINCE", 0, 0, SCOLS_JSON_STRING },
 };
 
+static const struct session_column history_columns[] = {
+	{ "ID", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+	{ "NODE", 0, 0, SCOLS_JSON_STRING },
+	{ "STATE", 0, 0, SCOLS_JSON_STRING },
+	{ "SINCE", 0, 0, SCOLS_JSON_STRING },
+	{ "LOSSES", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+	{ "LOST", 0, 0, SCOLS_JSON_STRING },
+	{ "UP", 0, 0, SCOLS_JSON_STRING },
+	{ "LEFT", 0, 0, SCOLS_JSON_STRING },
+	{ "AVAILABLE", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
+};
+
+static const struct session_column problem_columns[] = {
+	{ "NODE", 0, 0, SCOLS_JSON_STRING },
+	{ "WHAT", 0, 0, SCOLS_JSON_STRING },
+	{ "REMEDY", 0, 0, SCOLS_JSON_STRING },
+};
+
+enum { PROBLEMS_MAX = 64 };
+
 static unsigned wait_for;
+static bool history;
 
 static void on_option(int val, const char *argument)
 {
+	if (val == 'H') {
+		history = true;
+		return;
+	}
 	wait_for = (unsigned)session_number(argument, 100000, "number of nodes");
 }
 
@@ -66,10 +98,58 @@ static void show_load(const struct session_options *o, struct libscols_line *l,
 			session_cell(l, k, "-");
 }
 
-static void show(const struct session_options *o, const Ssi__Control__Nodes *nodes)
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* A date for programs; how long ago for people. */
+static void cell_time(const struct session_options *o, struct libscols_line *l, size_t column,
+		      uint64_t ns, const char *suffix)
+{
+	time_t s = (time_t)(ns / 1000000000);
+	char text[32] = "";
+	struct tm tm;
+
+	if (o->json && ns && gmtime_r(&s, &tm))
+		(void)strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm);
+	else if (!o->json && ns)
+		nodes_duration(ns, now_ns(), text);
+	session_cell(l, column, "%s%s", text, text[0] && !o->json ? suffix : "");
+}
+
+/* On standard error: the table stays one that can be read by programs. */
+static void tell_problems(const struct nodes_problem *p, size_t n)
+{
+	(void)fflush(stdout);
+	for (size_t i = 0; i < n; i++)
+		session_error("%s; %s", p[i].what, p[i].remedy);
+}
+
+static struct libscols_table *problem_table(const struct session_options *o,
+					    const struct nodes_problem *p, size_t n)
 {
 	struct libscols_table *t =
-		session_table(o, "nodes", columns, sizeof(columns) / sizeof(columns[0]));
+		session_table(o, "problems", problem_columns, N_ELEMENTS(problem_columns));
+
+	for (size_t i = 0; i < n; i++) {
+		struct libscols_line *l = session_line(t);
+
+		session_cell(l, 0, "%s", p[i].node);
+		session_cell(l, 1, "%s", p[i].what);
+		session_cell(l, 2, "%s", p[i].remedy);
+	}
+	return t;
+}
+
+static void show(const struct session_options *o, const Ssi__Control__Nodes *nodes)
+{
+	struct libscols_table *t = session_table(o, "nodes", columns, N_ELEMENTS(columns));
+	static struct nodes_problem problems[PROBLEMS_MAX];
+	size_t n_problems = nodes_problems(nodes, now_ns(), problems, PROBLEMS_MAX);
 
 	for (size_t i = 0; i < nodes->n_nodes; i++) {
 		const Ssi__Control__Node *n = nodes->nodes[i];
@@ -81,9 +161,35 @@ static void show(const struct session_options *o, const Ssi__Control__Nodes *nod
 		session_cell(l, 3, "%s", n->address);
 		show_load(o, l, n);
 		session_cell(l, 8, "%s", role(n));
+		cell_time(o, l, 9, n->since_ns, "");
+	}
+	session_print_with(t, problem_table(o, problems, n_problems));
+	if (!o->quiet)
+		tell_problems(problems, n_problems);
+}
+
+static void show_history(const struct session_options *o, const Ssi__Control__Nodes *nodes)
+{
+	struct libscols_table *t =
+		session_table(o, "nodes", history_columns, N_ELEMENTS(history_columns));
+
+	for (size_t i = 0; i < nodes->n_nodes; i++) {
+		const Ssi__Control__Node *n = nodes->nodes[i];
+		struct libscols_line *l = session_line(t);
+
+		session_cell(l, 0, "%u", n->id);
+		session_cell(l, 1, "%s", n->name);
+		session_cell(l, 2, "%s", n->state);
+		cell_time(o, l, 3, n->since_ns, "");
+		session_cell(l, 4, "%u", n->losses);
+		cell_time(o, l, 5, n->lost_ns, " ago");
+		cell_time(o, l, 6, n->up_ns, " ago");
+		cell_time(o, l, 7, n->left_ns, " ago");
+		session_cell(l, 8, o->json ? "%u.%04u" : "%u.%04u%%", n->availability / 10000,
+			     n->availability % 10000);
 	}
 	session_print(t);
-	if (!nodes->lease_held)
+	if (!o->quiet && !nodes->lease_held)
 		session_error("this node has lost touch with the cluster: the list may be old");
 }
 
@@ -106,6 +212,7 @@ static Ssi__Control__Event *ask(const struct session_options *o)
 
 	q.body_case = SSI__CONTROL__REQUEST__BODY_NODES;
 	q.nodes = &body;
+	body.ask_around = !wait_for && !history;
 	event = session_call(s, &q);
 	session_close(s);
 	if (event->body_case != SSI__CONTROL__EVENT__BODY_NODES)
@@ -133,7 +240,9 @@ int main(int argc, char **argv)
 		nanosleep(&pause, NULL);
 		waited += 100;
 	}
-	if (!wait_for || !o.quiet)
+	if (history)
+		show_history(&o, event->nodes);
+	else if (!wait_for || !o.quiet)
 		show(&o, event->nodes);
 	ssi__control__event__free_unpacked(event, NULL);
 	return EXIT_OK;

@@ -1,5 +1,5 @@
 /*
- * What is there: nodes, processes of every node, this node's status.
+ * What is there: processes of every node, this node's status.
  *
  * Happy path of a process list: every node that is up is asked at the same time,
  * page by page; the final event has what came.  A node that does not
@@ -35,62 +35,11 @@ struct listing_node {
 	node_id node;
 };
 
-static const char *state_name(enum member_state state)
-{
-	static const char *const names[] = {
-		[MEMBER_JOINING] = "joining",
-		[MEMBER_UP] = "up",
-		[MEMBER_LOST] = "lost",
-		[MEMBER_LEFT] = "left",
-		[MEMBER_LEAVING] = "leaving",
-		[MEMBER_REMOVED] = "removed",
-	};
-
-	return names[state];
-}
-
 static const char *node_name(const struct control *c, node_id id)
 {
 	const struct membership_node *n = membership_node(c->n.membership, id);
 
 	return n ? n->name : "?";
-}
-
-void control_on_nodes(struct control_connection *c, const Ssi__Control__NodesRequest *q)
-{
-	const struct membership_view *view = membership_view(c->control->n.membership);
-	_cleanup_free_ Ssi__Control__Node *nodes = calloc(view->n_nodes, sizeof(*nodes));
-	_cleanup_free_ Ssi__Control__Node **list = calloc(view->n_nodes, sizeof(*list));
-	Ssi__Control__Nodes reply = SSI__CONTROL__NODES__INIT;
-	Ssi__Control__Event event = SSI__CONTROL__EVENT__INIT;
-
-	if (!nodes || !list)
-		return control_fail(c, RPC_FAILED, "out of memory");
-	for (size_t i = 0; i < view->n_nodes; i++) {
-		const struct membership_node *n = &view->nodes[i];
-		Ssi__Control__Node *p = list[i] = &nodes[i];
-
-		ssi__control__node__init(p);
-		p->id = n->id;
-		p->name = (char *)n->name;
-		p->address = (char *)n->address;
-		p->state = (char *)state_name(n->state);
-		p->incarnation = n->incarnation;
-		p->cpus = n->load.n_cpus;
-		p->running = n->load.running;
-		p->memory_total = n->load.memory_total;
-		p->memory_available = n->load.memory_available;
-		p->leader = n->id == view->leader;
-		p->voter = n->voter;
-		p->self = n->id == rpc_self(c->control->n.rpc);
-	}
-	reply.epoch = view->epoch;
-	reply.lease_held = membership_lease_held(c->control->n.membership);
-	reply.n_nodes = view->n_nodes;
-	reply.nodes = list;
-	event.body_case = SSI__CONTROL__EVENT__BODY_NODES;
-	event.nodes = &reply;
-	control_send(c, &event, true);
 }
 
 void control_on_status(struct control_connection *c, const Ssi__Control__StatusRequest *q)

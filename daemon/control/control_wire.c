@@ -10,10 +10,17 @@ RPC_HANDLER(on_launch, struct control, Ssi__Control__LaunchRequest)
 	control_serve_launch(self, call, req);
 }
 
+RPC_HANDLER(on_ping, struct control, Ssi__Envelope__Empty)
+{
+	control_serve_ping(call);
+}
+
 const struct rpc_method control_methods[] = {
 	RPC_METHOD(CONTROL_LIST, on_list, ssi__control__list_request__descriptor,
 		   ssi__control__list_reply__descriptor),
 	RPC_METHOD(CONTROL_LAUNCH, on_launch, ssi__control__launch_request__descriptor,
 		   ssi__control__launch_reply__descriptor),
+	RPC_METHOD(CONTROL_PING, on_ping, ssi__envelope__empty__descriptor,
+		   ssi__envelope__empty__descriptor),
 	{ 0 },
 };

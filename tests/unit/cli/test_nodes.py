@@ -31,7 +31,8 @@ class Nodes(unittest.TestCase):
         s = Server(sends(frame(NODES)))
         r = run(["ssi-nodes", "--socket", s.path, *options])
         s.close()
-        self.assertEqual((r.returncode, r.stderr), (0, ""))
+        self.assertEqual(r.returncode, 0)
+        self.assertRegex(r.stderr, r"\Assi-nodes: n3 has been lost: .*; start it, .*\n\Z")
         return r.stdout
 
     def test_what_was_not_heard_is_no_zero(self):
@@ -42,6 +43,20 @@ class Nodes(unittest.TestCase):
         nodes = json.loads(self.ask("--json"))["nodes"]
         self.assertEqual([[n[k] for k in ("cpus", "load", "memory", "free")] for n in nodes],
                          [[4, 1.5, 8 << 30, 1 << 30], [None] * 4, [2, None, 4 << 30, None]])
+
+    def test_problems_are_for_programs_as_well(self):
+        answer = json.loads(self.ask("--json"))
+        self.assertEqual([p["node"] for p in answer["problems"]], ["n3"])
+        self.assertTrue(answer["problems"][0]["remedy"].startswith("start it"))
+        self.assertIsNone(answer["nodes"][0]["since"])
+
+    def test_what_never_was_is_no_date(self):
+        s = Server(sends(frame(NODES)))
+        r = run(["ssi-nodes", "--history", "--json", "--socket", s.path])
+        s.close()
+        self.assertEqual((r.returncode, r.stderr), (0, ""))
+        node = json.loads(r.stdout)["nodes"][2]
+        self.assertEqual((node["lost"], node["losses"]), (None, 0))
 
 
 if __name__ == "__main__":
