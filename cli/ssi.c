@@ -28,7 +28,8 @@ static const struct {
 } tools[] = {
 	{ "ssi-run", "start a program in the cluster" },
 	{ "ssi-ps", "the processes of the cluster's applications" },
-	{ "ssi-nodes", "the nodes, their state and load" },
+	{ "ssi-nodes", "the nodes, their state and load, and what is wrong" },
+	{ "ssi-events", "what has happened in the cluster, and what happens" },
 	{ "ssi-migrate", "move a running process to another node" },
 	{ "ssi-checkpoint", "save an application; list and remove what was saved" },
 	{ "ssi-restart", "revive a saved application" },

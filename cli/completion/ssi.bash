@@ -13,7 +13,11 @@ _ssi_values() {
 		sed -nE "s/^ *\"$key\": \"?([^\",]*)\"?,?\$/\1/p"
 }
 
-_ssi_nodes() { _ssi_values node ssi-nodes; }
+_ssi_types='node-added node-joined node-up node-lost node-left node-leaving node-stays node-removed leader
+	vote-given vote-taken lease-held lease-lost app-started app-ended app-revived process-moved move-failed
+	checkpoint-saved gap'
+
+_ssi_nodes() { _ssi_values node ssi-nodes --history; } # which has none of the problems'
 _ssi_pids() { _ssi_values pid ssi-ps; }
 _ssi_apps() { _ssi_values app ssi-ps | sort -u; }
 
@@ -61,12 +65,13 @@ _ssi_value() { # TOOL PREV
 	case $1,$2 in
 	*,--socket | ssi-run,-o | ssi-run,--output | ssi,--config | ssid,--config) _ssi_files -f ;;
 	*,--dir | *,--state | *,--cwd) _ssi_files -d ;;
-	ssi-run,--node | ssi-ps,--node | ssi-restart,--on) _ssi_offer "$(_ssi_nodes)" ;;
+	ssi-run,--node | ssi-ps,--node | ssi-events,--node | ssi-restart,--on) _ssi_offer "$(_ssi_nodes)" ;;
 	ssi-run,--nodes | ssi-admin,-n | ssi-admin,--nodes) _ssi_node_list ;;
+	ssi-events,--type) _ssi_offer "$_ssi_types" ;;
 	ssi-ps,--app) _ssi_offer "$(_ssi_apps)" ;;
 	ssi-checkpoint,--inspect | ssi-checkpoint,--rm) _ssi_offer "$(_ssi_checkpoints)" ;;
 	ssi-lab,--user) mapfile -t COMPREPLY < <(compgen -u -- "${COMP_WORDS[COMP_CWORD]}") ;;
-	ssi-admin,--count | ssi-admin,-c | ssi-admin,--total | ssi-admin,-t | ssi-admin,--node | *,--timeout | *,--wait | *,--lifetime | *,--address | *,--app | ssi-lab,--name | \
+	ssi-admin,--count | ssi-admin,-c | ssi-admin,--total | ssi-admin,-t | ssi-admin,--node | *,--timeout | *,--wait | *,--lifetime | *,--address | *,--app | *,--since | ssi-lab,--name | \
 		ssi-checkpoint,-d | *,--description) COMPREPLY=() ;;
 	*) return 1 ;;
 	esac
@@ -108,7 +113,7 @@ _ssi_admin_word() {
 }
 
 _ssi_operand() { # TOOL
-	local with_value="--nodes --count --total --timeout --socket --dir -d --description --node --app --on --config --wait --address --lifetime --state --name --user --cwd"
+	local with_value="--nodes --count --total --timeout --socket --dir -d --description --node --app --on --config --wait --address --lifetime --state --name --user --cwd --since --type"
 	local position
 	position=$(_ssi_position "$with_value")
 	case $1,$position in
@@ -136,4 +141,4 @@ _ssi() {
 	fi
 }
 
-complete -F _ssi ssi ssi_add_nodes ssi_remove_nodes ssi-admin ssi-checkpoint ssi-lab ssi-migrate ssi-nodes ssi-ps ssi-restart ssi-run ssid
+complete -F _ssi ssi ssi_add_nodes ssi_remove_nodes ssi-admin ssi-checkpoint ssi-events ssi-lab ssi-migrate ssi-nodes ssi-ps ssi-restart ssi-run ssid

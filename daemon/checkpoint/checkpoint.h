@@ -20,6 +20,7 @@
 #include "space.h"
 #include "stream.h"
 
+struct event_sink;
 struct checkpoint_room;
 
 struct checkpoint_config {
@@ -39,6 +40,7 @@ struct checkpoint_neighbours {
 	struct stream_room *stream;
 	struct console *console;
 	struct criu *criu;
+	const struct event_sink *events; /* where what comes of it is told; may be NULL */
 };
 
 int checkpoint_room_new(struct checkpoint_room **ret, const struct checkpoint_neighbours *n,

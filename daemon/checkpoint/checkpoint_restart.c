@@ -12,6 +12,7 @@
 
 #include "cleanup.h"
 #include "err.h"
+#include "event.h"
 #include "fault.h"
 #include "log.h"
 #include "sm.h"
@@ -187,6 +188,19 @@ static const struct inventory_file *find_shrunk(const struct reviving *v)
 	return NULL;
 }
 
+static void tell_revived(const struct reviving *v)
+{
+	struct event e = {
+		.type = EVENT_APP_REVIVED,
+		.pid = v->manifest->root,
+		.app = v->manifest->app,
+		.uid = v->manifest->uid,
+	};
+
+	(void)snprintf(e.text, sizeof(e.text), "%s", v->manifest->name);
+	event_tell(v->room->n.events, &e);
+}
+
 static void run(struct reviving *v)
 {
 	Ssi__Checkpoint__RestartReply reply = SSI__CHECKPOINT__RESTART_REPLY__INIT;
@@ -204,6 +218,7 @@ static void run(struct reviving *v)
 			  strerror(-err_fold(r)));
 	log_info("process %d: restored from %s", v->manifest->root, v->name);
 	reply.app = v->manifest->app;
+	tell_revived(v);
 	rpc_reply(v->call, &reply.base, RPC_NO_BULK);
 	sm_move(&v->sm, ENDED);
 	reviving_free(v);

@@ -13,6 +13,7 @@
 
 #include "cleanup.h"
 #include "err.h"
+#include "event.h"
 #include "fault.h"
 #include "log.h"
 #include "process_proc.h"
@@ -115,6 +116,21 @@ static void on_end_work(struct env_work *work)
 	s->work_result = space_group_kill(s->group, 5 * NSEC_PER_SEC);
 }
 
+static void tell_saved(const struct saving *s)
+{
+	struct event e = {
+		.type = EVENT_CHECKPOINT_SAVED,
+		.pid = s->root,
+		.app = s->manifest.app,
+		.uid = s->manifest.uid,
+		.frozen = s->frozen_for,
+		.bytes = s->manifest.bytes,
+	};
+
+	snprintf(e.text, sizeof(e.text), "%s", s->manifest.name);
+	event_tell(s->room->n.events, &e);
+}
+
 static void on_ended(struct env_work *work)
 {
 	struct saving *s = container_of(work, struct saving, work);
@@ -127,6 +143,8 @@ static void on_ended(struct env_work *work)
 	reply.name = s->manifest.name;
 	reply.bytes = s->manifest.bytes;
 	reply.frozen_ns = s->frozen_for;
+	if (s->outcome.status == RPC_OK)
+		tell_saved(s);
 	if (s->outcome.status == RPC_OK)
 		rpc_reply(s->call, &reply.base, RPC_NO_BULK);
 	else

@@ -55,6 +55,7 @@ static void connection_close(struct control_connection *c)
 {
 	struct control *control = c->control;
 
+	control_stream_end(c);
 	process_wait_cancel(control->n.process, c);
 	migration_forget(control->n.migration, c);
 	hotplug_forget(control->n.hotplug, c);
@@ -170,6 +171,8 @@ static void dispatch(struct control_connection *c, const Ssi__Control__Request *
 		return control_on_resize(c, q->resize);
 	case SSI__CONTROL__REQUEST__BODY_CHANGE:
 		return control_on_change(c, q->change);
+	case SSI__CONTROL__REQUEST__BODY_EVENTS:
+		return control_on_events(c, q->events);
 	default:
 		control_fail(c, RPC_USAGE, "this ssid does not know the request: are the "
 					   "tools of another version?");
@@ -293,6 +296,8 @@ static void on_connection(struct env_fd *watch, unsigned events)
 		look_for_request(c);
 	if (r == 0)
 		r = transmit(c);
+	if (r == 0)
+		control_stream_pump(c);
 	if (r != 0 || c->failed || (c->ended && !c->out.len))
 		return connection_close(c);
 	want(c);

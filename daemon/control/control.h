@@ -10,6 +10,7 @@
 #include "checkpoint.h"
 #include "console.h"
 #include "env.h"
+#include "events.h"
 #include "hotplug.h"
 #include "membership.h"
 #include "migration.h"
@@ -23,6 +24,7 @@ struct control_neighbours {
 	const struct env *env;
 	struct rpc *rpc;
 	struct membership *membership;
+	struct events *events;
 	struct process_room *process;
 	struct stream_room *stream;
 	struct console *console;

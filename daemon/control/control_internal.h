@@ -35,6 +35,7 @@ struct control_connection {
 	bool busy;  /* a request is being served */
 	bool ended; /* the final event is in `out` */
 	bool failed; /* close as soon as the caller's frame is left */
+	struct control_stream *stream; /* of events, or NULL */
 	unsigned calls; /* callbacks that will still come: the connection outlives its tool */
 };
 
@@ -73,6 +74,12 @@ void control_on_checkpoint(struct control_connection *c,
 void control_on_restart(struct control_connection *c, const Ssi__Control__RestartRequest *q);
 void control_on_checkpoints(struct control_connection *c,
 			    const Ssi__Control__CheckpointsRequest *q);
+
+void control_on_events(struct control_connection *c, const Ssi__Control__EventsRequest *q);
+
+/* control_events.c: the tool has read some; it is gone. */
+void control_stream_pump(struct control_connection *c);
+void control_stream_end(struct control_connection *c);
 
 /* rpc: launching and listing for other nodes. */
 extern const struct rpc_method control_methods[];

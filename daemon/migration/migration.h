@@ -24,6 +24,7 @@
 #include "stream.h"
 #include "console.h"
 
+struct event_sink;
 struct migration_room;
 
 struct migration_neighbours {
@@ -35,6 +36,7 @@ struct migration_neighbours {
 	struct stream_room *stream;
 	struct console *console;
 	struct criu *criu;
+	const struct event_sink *events; /* where what comes of it is told; may be NULL */
 	int private_dir_fd;	  /* where images stand */
 	uint64_t image_max_bytes; /* of one tree */
 };

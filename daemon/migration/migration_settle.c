@@ -14,10 +14,12 @@
 
 #include "cleanup.h"
 #include "err.h"
+#include "event.h"
 #include "fault.h"
 #include "log.h"
 #include "space_group.h"
 
+#include <stdio.h>
 #include <string.h>
 
 static const nsec_t REFUSED_PAUSE = NSEC_PER_SEC / 20;
@@ -58,15 +60,39 @@ static bool try_again(struct migration_source *s)
 	return true;
 }
 
+static void tell(const struct migration_source *s, bool moved)
+{
+	struct event e = {
+		.type = moved ? EVENT_PROCESS_MOVED : EVENT_MOVE_FAILED,
+		.to = s->target,
+		.pid = s->root,
+		.frozen = moved ? s->frozen_for : 0,
+		.bytes = moved ? s->shipped : 0,
+	};
+	struct process_record record = {.app = s->root};
+
+	if (s->dry_run || (!moved && s->outcome.status == RPC_OK))
+		return;
+	(void)process_record(s->room->n.process, s->root, &record);
+	e.app = s->n_members ? s->members[0].app : record.app;
+	e.uid = s->n_members ? s->members[0].uid : record.uid;
+	if (!moved)
+		(void)snprintf(e.text, sizeof(e.text), "%.*s", (int)sizeof(e.text) - 1,
+			       s->outcome.text);
+	event_tell(s->room->n.events, &e);
+}
+
 /* The end of every move: answer, let the tree go, forget. */
 static void finish(struct migration_source *s)
 {
 	Ssi__Migration__MoveReply reply = SSI__MIGRATION__MOVE_REPLY__INIT;
+	bool moved = s->sm.state == SOURCE_DEPARTING;
 
 	sm_move(&s->sm, SOURCE_ENDED);
 	source_journal(s, MIGRATION_STEP_NONE);
 	if (try_again(s))
 		return source_free(s);
+	tell(s, moved);
 	if (s->outcome.status != RPC_OK)
 		log_notice("process %d: not moved to %s, it goes on here: %s", s->root,
 			   source_target_name(s), s->outcome.text);

@@ -14,6 +14,7 @@
 #include "control.h"
 #include "criu.h"
 #include "err.h"
+#include "events.h"
 #include "hotplug.h"
 #include "load.h"
 #include "log.h"
@@ -41,6 +42,7 @@ struct node {
 	struct rpc *rpc;
 	struct transport_tcp *transport;
 	struct membership *membership;
+	struct events *events;
 	struct space *space;
 	struct process_room *process;
 	struct stream_room *stream;
@@ -51,7 +53,7 @@ struct node {
 	struct hotplug *hotplug;
 	struct control *control;
 	char *ca_pem, *ca_key_pem;
-	char path[5][256]; /* ca, certificate, key, store, socket */
+	char path[6][256]; /* ca, certificate, key, store, socket, view */
 	int private_dir_fd;
 	bool ready;
 	bool first_token_asked; /* to be taken over */
@@ -95,6 +97,7 @@ static void on_view(void *owner, const struct membership_view *view)
 		take_first_token(n);
 	if (!n->control)
 		return;
+	events_on_view(n->events, view);
 	for (size_t i = 0; i < view->n_nodes; i++)
 		if (view->nodes[i].state == MEMBER_LOST)
 			stream_on_node_lost(n->stream, view->nodes[i].id);
@@ -107,6 +110,7 @@ static void on_lease(void *owner, bool held)
 {
 	struct node *n = owner;
 
+	events_on_lease(n->events, held);
 	if (held && !n->ready) {
 		n->ready = true;
 		(void)sd_notifyf(0, "READY=1\nSTATUS=node %s of cluster %s", n->identity.name,
@@ -273,10 +277,14 @@ static int build_processes(struct node *n)
 	struct criu_config criu = { n->config->criu, n->config->libexec_dir, n->private_dir_fd };
 	int r;
 
-	r = process_room_new(&n->process, n->env, n->space, n->rpc, n->membership,
-			     n->config->libexec_dir);
+	r = events_new(&n->events, n->env, n->rpc, n->membership, n->space, n->path[5]);
 	if (r == 0)
+		r = process_room_new(&n->process, n->env, n->space, n->rpc, n->membership,
+			     n->config->libexec_dir);
+	if (r == 0) {
+		process_set_events(n->process, events_sink(n->events));
 		r = env_event_on_signal(n->event, SIGCHLD, on_sigchld, n);
+	}
 	if (r == 0)
 		r = process_trace(n->process);
 	if (r == 0)
@@ -303,13 +311,14 @@ static int build_moves(struct node *n)
 	struct migration_neighbours mn = {
 		.env = n->env, .space = n->space, .rpc = n->rpc, .membership = n->membership,
 		.process = n->process, .stream = n->stream, .console = n->console,
-		.criu = n->criu, .private_dir_fd = n->private_dir_fd,
+		.criu = n->criu, .events = events_sink(n->events),
+		.private_dir_fd = n->private_dir_fd,
 		.image_max_bytes = n->config->image_max_mb << 20,
 	};
 	struct checkpoint_neighbours cn = {
 		.env = n->env, .space = n->space, .rpc = n->rpc, .membership = n->membership,
 		.process = n->process, .stream = n->stream, .console = n->console,
-		.criu = n->criu,
+		.criu = n->criu, .events = events_sink(n->events),
 	};
 	struct checkpoint_config cc = {
 		.directory = n->config->checkpoint_dir,
@@ -331,9 +340,10 @@ static int build_moves(struct node *n)
 static int build_control(struct node *n)
 {
 	struct control_neighbours cn = {
-		.env = n->env, .rpc = n->rpc, .membership = n->membership, .process = n->process,
-		.stream = n->stream, .console = n->console, .checkpoint = n->checkpoint,
-		.migration = n->migration, .hotplug = n->hotplug,
+		.env = n->env, .rpc = n->rpc, .membership = n->membership, .events = n->events,
+		.process = n->process, .stream = n->stream, .console = n->console,
+		.checkpoint = n->checkpoint, .migration = n->migration,
+		.hotplug = n->hotplug,
 	};
 	struct control_config cc = { .socket_path = n->path[4], .cluster = n->identity.cluster };
 
@@ -362,6 +372,7 @@ int node_new(struct node **ret, struct env_event *event, const struct config *co
 	for (size_t i = 0; i < N_ELEMENTS(names); i++)
 		snprintf(n->path[i], sizeof(n->path[i]), "%s/%s", config->state_dir, names[i]);
 	snprintf(n->path[4], sizeof(n->path[4]), "%s/ssid.sock", config->runtime_dir);
+	snprintf(n->path[5], sizeof(n->path[5]), "%s/view", config->runtime_dir);
 	snprintf(private_dir, sizeof(private_dir), "%s/private", config->runtime_dir);
 	r = build_space(n, &space);
 	if (r == 0)

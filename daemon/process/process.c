@@ -14,6 +14,7 @@
 
 #include "cleanup.h"
 #include "err.h"
+#include "event.h"
 #include "log.h"
 
 #include <fcntl.h>
@@ -134,6 +135,20 @@ int room_put(struct process_room *p, const struct process_entry *e)
 	return r;
 }
 
+static void tell_ended(const struct process_room *p, const struct process_record *d)
+{
+	struct event e = { .type = EVENT_APP_ENDED,
+			   .node = d->place,
+			   .pid = d->pid,
+			   .app = d->app,
+			   .uid = d->uid,
+			   .code = d->code,
+			   .status = d->status };
+
+	if (d->pid == d->app)
+		event_tell(p->events, &e);
+}
+
 /* At its home: it is over.  Its shadow ends as it did, whoever waits is told. */
 void room_ended(struct process_room *p, pid_t pid, int code, int status)
 {
@@ -149,6 +164,7 @@ void room_ended(struct process_room *p, pid_t pid, int code, int status)
 	e.ended_at = env_realtime(p->env);
 	e.told = wait_settle(p, &e.record) || e.record.pid != e.record.app;
 	(void)room_put(p, &e); /* replaces: cannot be full */
+	tell_ended(p, &e.record);
 	shadow_end(p, pid, code, status);
 }
 
@@ -483,6 +499,11 @@ int process_room_new(struct process_room **ret, const struct env *env,
 		return r;
 	*ret = TAKE(p);
 	return 0;
+}
+
+void process_set_events(struct process_room *p, const struct event_sink *events)
+{
+	p->events = events;
 }
 
 struct process_room *process_room_free(struct process_room *p)

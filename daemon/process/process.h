@@ -96,6 +96,10 @@ int process_room_new(struct process_room **ret, const struct env *env, struct sp
 		     struct rpc *rpc, struct membership *membership, const char *libexec_dir);
 struct process_room *process_room_free(struct process_room *p);
 
+/* Where applications that start and end are told; outlives the room. */
+struct event_sink;
+void process_set_events(struct process_room *p, const struct event_sink *events);
+
 /* The owner of space passes these on. */
 void process_on_exit(struct process_room *p, const struct space_exit *exit);
 void process_on_stop(struct process_room *p, pid_t pid, int signal);

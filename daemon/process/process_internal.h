@@ -72,6 +72,7 @@ struct process_room {
 	struct space *space;
 	struct rpc *rpc;
 	struct membership *membership;
+	const struct event_sink *events; /* or NULL */
 	char spawn_path[256], shadow_path[256];
 	struct process_table *table;
 	struct env_timer sweep;

@@ -2,8 +2,10 @@
 #include "process_internal.h"
 
 #include "err.h"
+#include "event.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <sys/mman.h>
 
 static int page_fd(const struct process_launch *l, uint32_t pipes, int *ret)
@@ -28,6 +30,19 @@ static int page_fd(const struct process_launch *l, uint32_t pipes, int *ret)
 	}
 	*ret = TAKE_FD(fd);
 	return 0;
+}
+
+static void tell_started(const struct process_room *p, const struct process_record *d,
+			 const char *program)
+{
+	struct event e = { .type = EVENT_APP_STARTED,
+			   .node = d->place,
+			   .pid = d->pid,
+			   .app = d->app,
+			   .uid = d->uid };
+
+	(void)snprintf(e.text, sizeof(e.text), "%s", program);
+	event_tell(p->events, &e);
 }
 
 int process_launch(struct process_room *p, const struct process_launch *l,
@@ -67,6 +82,7 @@ int process_launch(struct process_room *p, const struct process_launch *l,
 		(void)process_kernel_signal(e.record.pid, SIGKILL);
 		return r;
 	}
+	tell_started(p, &e.record, l->argv[0]);
 	*ret_pid = e.record.pid;
 	return 0;
 }

@@ -15,6 +15,8 @@ WRONG = [
     ["ssi-run", "--nodes", ",,", "true"],
     ["ssi-ps", "one"], ["ssi-ps", "-5"], ["ssi-ps", "--app", "x"], ["ssi-ps", "99999999999999999999"],
     ["ssi-nodes", "n1"], ["ssi-nodes", "--wait", "many"], ["ssi-nodes", "--wait", "-1"],
+    ["ssi-events", "n1"], ["ssi-events", "--since", "yesterday"], ["ssi-events", "--since", "5x"],
+    ["ssi-events", "--since", "-1"], ["ssi-events", "--since", ""], ["ssi-events", "--node"],
     ["ssi-migrate"], ["ssi-migrate", "70000"], ["ssi-migrate", "x", "n1"],
     ["ssi-migrate", "70000", "n1", "n2"], ["ssi-migrate", "70000000000", "n1"],
     ["ssi-checkpoint"], ["ssi-checkpoint", "x"], ["ssi-checkpoint", "1", "2"],

@@ -25,7 +25,7 @@ class Completion(unittest.TestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.bin = directory.name
-        for tool in ["ssi", "ssi-admin", "ssi-migrate", "ssi-nodes", "ssi-ps", "ssi-checkpoint",
+        for tool in ["ssi", "ssi-admin", "ssi-migrate", "ssi-nodes", "ssi-events", "ssi-ps", "ssi-checkpoint",
                      "ssi-restart", "ssi-run"]:
             answer = ANSWERS.get(tool, "{}")
             file = os.path.join(self.bin, tool)
@@ -63,6 +63,10 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("ssi-migrate", "--d"), ["--dry-run"])
         self.assertEqual(self.complete("ssi-checkpoint", "--le"), ["--leave-running"])
         self.assertIn("-k", self.complete("ssi-checkpoint", "-"))
+
+    def test_types_of_events(self):
+        self.assertEqual(self.complete("ssi-events", "--type", "proc"), ["process-moved"])
+        self.assertEqual(self.complete("ssi-events", "--node", "n"), ["n1", "n2"])
 
     def test_commands(self):
         self.assertEqual(self.complete("ssi", ""), ["doctor", "help", "version"])

@@ -14,6 +14,9 @@ ASKING = [
     ["ssi-ps"],
     ["ssi-nodes"],
     ["ssi-nodes", "--wait", "2"],
+    ["ssi-nodes", "--history"],
+    ["ssi-events"],
+    ["ssi-events", "--follow"],
     ["ssi-migrate", "70000", "n2"],
     ["ssi-checkpoint", "70000"],
     ["ssi-checkpoint", "--list"],
@@ -32,7 +35,7 @@ PATIENT = [["ssi-migrate", "70000", "n2"], ["ssi-checkpoint", "70000"]]
 PATIENCE_S = 20
 
 PAGES = {
-    "ssi": 1, "ssi-checkpoint": 1, "ssi-migrate": 1, "ssi-nodes": 1, "ssi-ps": 1, "ssi-restart": 1,
+    "ssi": 1, "ssi-checkpoint": 1, "ssi-events": 1, "ssi-migrate": 1, "ssi-nodes": 1, "ssi-ps": 1, "ssi-restart": 1,
     "ssi-run": 1, "ssi-admin": 8, "ssi_add_nodes": 8, "ssi_remove_nodes": 8, "ssid": 8, "ssi-lab": 1,
 }
 
