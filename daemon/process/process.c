@@ -438,7 +438,7 @@ static int stat_shadow_program(struct process_room *p)
 
 static int start(struct process_room *p)
 {
-	bool fresh;
+	bool fresh = false;
 	int r;
 
 	r = open_table(p, &fresh);

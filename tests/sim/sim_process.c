@@ -137,8 +137,8 @@ void process_kernel_moment(void)
 	world_spend(sim_kernel->w, 200000);
 }
 
-int process_pending_read(const struct process_member *members, size_t n_members,
-			 struct process_pending **ret)
+int process_pending_read(int proc_fd, const struct process_member *members,
+			 size_t n_members, struct process_pending **ret)
 {
 	struct sim_machine *m = sim_here();
 	struct process_pending *pending =
