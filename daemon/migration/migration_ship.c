@@ -16,7 +16,7 @@
 #include <string.h>
 
 enum {
-	WINDOW = 8 << 20,  /* image bytes under way */
+	WINDOW = 2 << 20,  /* image bytes under way: each stands in memory twice */
 	PIECE = 256 << 10, /* bytes a message */
 };
 
