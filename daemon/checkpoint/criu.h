@@ -89,7 +89,7 @@ struct criu_restore_spec {
 	const struct image_store *images;
 	pid_t root;
 	pid_t sid, pgid;          /* of the root; placeholders are made where it leads neither */
-	struct space_group *group; /* the tree is moved here and frozen before it runs */
+	struct space_group *group; /* the tree is born or moved here, frozen before it runs */
 	const struct criu_inherit *inherit;
 	size_t n_inherit;
 	/* In place: the descriptor of our end of the swrk socket of a criu that a shadow

@@ -1,11 +1,12 @@
 /*
  * Restores.
  *
- * happy path: criu is a child of ssi-init and makes the root its sibling, in its
- * own leaf.  At "pre-resume" every thread stands at its last trap before the
- * program, traced by criu: the tree is moved into its group, which is frozen
- * before the first task enters it, so that detaching (and criu's death, too) lets
- * it go no further than the freezer.  Then criu answers and ends.
+ * happy path: criu is a child of ssi-init, in its own leaf, and makes the root its
+ * sibling, in the tree's group.  At "pre-resume" every thread stands at its last trap
+ * before the program, traced by criu: the group is frozen, so that detaching (and criu's
+ * death, too) lets the tree go no further than the freezer.  Then criu answers and ends.
+ * Whatever was born in criu's leaf (in place, or all of it by a criu without our patch) is
+ * moved into the frozen group: each such move waits for a grace period of the kernel's.
  *
  * The root's session and group.  A root that leads its session makes it.  One
  * that does not inherits both from criu, which therefore is exec'd by a
@@ -18,11 +19,11 @@
  * it was; only when criu had to be killed, PID and shadow are gone.
  *
  * criu goes on whatever we answer at "pre-resume", and if nobody is there to answer:
- * an ssid that dies just then leaves a running tree in the leaf, which its
- * successor's criu_sweep() kills.
+ * an ssid that dies just then leaves a running tree, which its successor kills, in the
+ * leaf by criu_sweep(), in the group by what it knows of moves and restarts under way.
  *
- * failure modes: until "pre-resume" all is in the leaf, then in the group: both
- * are killed.  They are frozen first, for a tracer that dies lets its tasks run.
+ * failure modes: leaf and group are killed.  They are frozen first, for a tracer that dies
+ * lets its tasks run.
  */
 #include "criu_internal.h"
 
@@ -175,6 +176,8 @@ static void kill_tree(struct criu_run *run)
 
 	(void)space_group_freeze(run->leaf, FREEZE_SHORT);
 	(void)space_group_freeze(group, FREEZE_SHORT);
+	/* criu first, which might have more of it born; whether that works is seen at its end. */
+	(void)space_group_kill(run->leaf, KILL_MAX);
 	if (space_group_kill(group, KILL_MAX) != 0)
 		log_error("what was restored of process %d would not die", run->restore.root);
 }
@@ -221,6 +224,8 @@ static int ask(struct criu_run *run, int fd)
 	o.restore_in_place = s->in_place;
 	o.in_place_fallback_fd = 4 + (int)s->n_inherit;
 	o.in_place_keep_fd = o.in_place_fallback_fd + 1; /* the shadow's own, behind ours */
+	o.has_restore_cgroup_fd = !s->in_place;
+	o.restore_cgroup_fd = space_group_fd(s->group);
 	q.type = SSI__CRIU__TYPE__RESTORE;
 	q.opts = &o;
 	return criu_swrk_send(fd, &q);

@@ -280,6 +280,17 @@ int space_group_take_tree(struct space_group *g, pid_t root)
 	}
 }
 
+/* Whether cgroup.events has the line @line. */
+static int says(const struct space_group *g, const char *line, bool *ret)
+{
+	char text[128] = { 0 };
+
+	if (pread(g->events_fd, text, sizeof(text) - 1, 0) < 0)
+		return err_origin(-errno);
+	*ret = strstr(text, line);
+	return 0;
+}
+
 /*
  * Until cgroup.events has the line @line.  The kernel tells a change at once only
  * when the last one is 10 ms old (CGROUP_FILE_NOTIFY_MIN_INTV), and a tree that was
@@ -288,16 +299,16 @@ int space_group_take_tree(struct space_group *g, pid_t root)
 static int wait_for(const struct space_group *g, const char *line, nsec_t timeout)
 {
 	nsec_t deadline = now() + timeout, pause = NSEC_PER_MSEC / 8, t;
+	int r;
 
 	for (;;) {
 		struct pollfd p = { g->events_fd, POLLPRI, 0 };
 		struct timespec patience;
-		char text[128] = { 0 };
+		bool so;
 
-		if (pread(g->events_fd, text, sizeof(text) - 1, 0) < 0)
-			return err_origin(-errno);
-		if (strstr(text, line))
-			return 0;
+		r = says(g, line, &so);
+		if (r < 0 || so)
+			return r;
 		t = now();
 		if (t >= deadline)
 			return SPACE_GROUP_E_TIMEOUT;
@@ -331,8 +342,15 @@ int space_group_thaw(struct space_group *g)
 
 int space_group_kill(struct space_group *g, nsec_t timeout)
 {
+	bool empty = false, thawed = false;
 	int r;
 
+	/* Each step takes the lock of all cgroups, and may wait for others to move processes. */
+	r = says(g, "populated 0", &empty);
+	if (r == 0)
+		r = says(g, "frozen 0", &thawed);
+	if (r < 0 || (empty && thawed))
+		return r;
 	r = err_origin(write_text(g, "cgroup.kill", "1"));
 	if (r == 0)
 		r = wait_for(g, "populated 0", timeout);
