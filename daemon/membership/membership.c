@@ -156,17 +156,30 @@ static void keep_loads(struct membership_map *map, const struct membership_map *
 	}
 }
 
+/* What of @b, one of ours, was not ours in @old: parts that are whole blocks. */
+static void announce_block(struct membership *m, const struct membership_block *b,
+			   const struct membership_map *old)
+{
+	uint32_t from = 0, to;
+
+	while (from < b->count) {
+		for (to = from; to < b->count; to += MEMBERSHIP_PID_BLOCK)
+			if (old && membership_map_home(old, b->first + (pid_t)to) == b->node)
+				break;
+		to = to < b->count ? to : b->count;
+		if (to > from)
+			m->events->on_pid_block(m->owner, b->first + (pid_t)from, to - from);
+		from = to > from ? to : from + MEMBERSHIP_PID_BLOCK;
+	}
+}
+
 static void announce_blocks(struct membership *m, const struct membership_map *old)
 {
 	const struct membership_map *map = m->map;
 
-	for (size_t i = 0; i < map->n_blocks; i++) {
-		const struct membership_block *b = &map->blocks[i];
-
-		if (b->node == m->config.self &&
-		    (!old || membership_map_home(old, b->first) != b->node))
-			m->events->on_pid_block(m->owner, b->first);
-	}
+	for (size_t i = 0; i < map->n_blocks; i++)
+		if (map->blocks[i].node == m->config.self)
+			announce_block(m, &map->blocks[i], old);
 }
 
 void membership_announce(struct membership *m, const struct membership_map *old)
@@ -366,16 +379,18 @@ int membership_want_pids(struct membership *m)
 		return 0;
 	if (!m->map)
 		return MEMBERSHIP_E_NO_VIEW;
-	if (!membership_map_free_block(m->map))
+	if (!membership_map_lease_size(m->map, m->config.self, 0))
 		return MEMBERSHIP_E_EXHAUSTED;
-	return membership_wire_want_pids(m,
-					 membership_map_count_blocks(m->map, m->config.self));
+	return membership_wire_want_pids(m, membership_map_count_pids(m->map, m->config.self));
 }
 
 void membership_on_wanted(struct membership *m, enum rpc_status status, const char *text)
 {
 	m->wanting = NULL;
-	if (status != RPC_OK)
+	/* The leader has said so once; the node asks again whenever it runs low. */
+	if (status == RPC_CONFLICT)
+		log_debug("no more PIDs from the leader: %s", text);
+	else if (status != RPC_OK)
 		log_warning("no more PIDs from the leader: %s", text);
 }
 

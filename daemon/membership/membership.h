@@ -26,14 +26,16 @@
 
 enum {
 	MEMBERSHIP_PID_FIRST = 65536,   /* below: services of a node, never leased */
-	MEMBERSHIP_PID_BLOCK = 65536,   /* PIDs in a block */
+	MEMBERSHIP_PID_BLOCK = 2048,    /* PIDs in a block, of which leases are runs */
+	MEMBERSHIP_PID_RUN = 65536,     /* in the longest run that is leased at once */
 	MEMBERSHIP_PID_MAX = 4194304,
+	MEMBERSHIP_PID_NODES = 1024,    /* so many get a block, whatever others ask for */
 };
 
 enum {
 	_MEMBERSHIP_E_SUCCESS,
 	MEMBERSHIP_E_NO_VIEW,   /* no view came yet */
-	MEMBERSHIP_E_EXHAUSTED, /* every PID of the cluster is leased */
+	MEMBERSHIP_E_EXHAUSTED, /* no PIDs are left for this node, see membership_map_lease_size() */
 	MEMBERSHIP_E_NOT_LEADER,
 	MEMBERSHIP_E_STATE, /* not from the state that one of the members is in */
 	MEMBERSHIP_E_ABSENT, /* a member that is to be added does not answer */
@@ -97,8 +99,8 @@ struct membership_events {
 	void (*on_view)(void *owner, const struct membership_view *view);
 	/* This node may act (true) or its lease has ended (false). */
 	void (*on_lease)(void *owner, bool held);
-	/* This node holds one more PID block: [first, first + MEMBERSHIP_PID_BLOCK). */
-	void (*on_pid_block)(void *owner, pid_t first);
+	/* This node holds more PIDs: [first, first + count). */
+	void (*on_pid_block)(void *owner, pid_t first, uint32_t count);
 	/* Filled by the owner: for the next renewal, or who asks this node. */
 	void (*get_load)(void *owner, struct membership_load *ret);
 };
@@ -110,6 +112,7 @@ struct membership_config {
 	node_id leader;          /* the one that this node joined by, itself if it founded */
 	const char *leader_address;
 	nsec_t lease;            /* default 2 s */
+	uint32_t pids_max;       /* leader: that a node is given altogether; 0: no limit */
 	/* Founder only, else NULL: the authority's key and certificate (PEM), to sign joiners;
 	 * every voter is told them. */
 	const char *ca_pem;
@@ -148,8 +151,8 @@ unsigned membership_availability(const struct membership_node *node, nsec_t now_
 
 /* The node whose block holds @pid, NODE_NONE for a PID that nobody leased. */
 node_id membership_home(const struct membership *m, pid_t pid);
-/* Ask the leader for one more block; on_pid_block follows.  Idempotent while one is asked for.
- * MEMBERSHIP_E_*. */
+/* Ask the leader for one more run of PIDs; on_pid_block follows.  Idempotent while one is asked
+ * for.  MEMBERSHIP_E_*. */
 int membership_want_pids(struct membership *m);
 
 /*

@@ -159,7 +159,8 @@ struct membership_leader *membership_leader_free(struct membership *m);
 void membership_leader_renew(struct membership *m, struct rpc_call *call,
 			     const struct membership_renewal *renewal);
 void membership_leader_leave(struct membership *m, struct rpc_call *call, uint64_t start);
-void membership_leader_want_pids(struct membership *m, struct rpc_call *call, uint32_t blocks);
+/* @pids: that it holds, which makes the request idempotent. */
+void membership_leader_want_pids(struct membership *m, struct rpc_call *call, uint32_t pids);
 
 /* The lease record of @node, NULL: nothing was heard of it. */
 struct membership_lease *membership_lease_find(struct membership_leader *l, node_id node);
@@ -206,7 +207,7 @@ extern const struct rpc_method membership_methods[];
 
 int membership_wire_renew(struct membership *m, const struct membership_renewal *renewal);
 int membership_wire_leave(struct membership *m);
-int membership_wire_want_pids(struct membership *m, uint32_t blocks);
+int membership_wire_want_pids(struct membership *m, uint32_t pids);
 int membership_wire_new_token(struct membership *m, nsec_t lifetime, membership_token_cb done,
 			      void *owner);
 int membership_wire_tell(struct membership *m, node_id node, const struct membership_map *map);

@@ -382,13 +382,13 @@ static void on_renewal_durable(struct membership_change *change, struct membersh
 		rpc_fail(w->call, RPC_CONFLICT, "the member changes, renew again");
 }
 
-static void lease_first_block(struct membership *m, node_id node)
+static void lease_first_pids(struct membership *m, node_id node)
 {
 	struct membership_leader *l = m->leader;
 
-	if (membership_map_count_blocks(l->next, node))
+	if (membership_map_count_pids(l->next, node))
 		return;
-	if (membership_map_lease_block(l->next, node))
+	if (membership_map_lease(l->next, node, m->config.pids_max))
 		log_error("no PIDs are left for node %u: it can run no programs of the "
 			  "cluster",
 			  node);
@@ -434,7 +434,7 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 		l->dirty = true;
 		log_info("node %u (%s) is up, incarnation %" PRIu64, peer, n->name,
 			 n->incarnation);
-		lease_first_block(m, peer);
+		lease_first_pids(m, peer);
 	}
 	wait_durable(m, call, renewal, on_renewal_durable);
 }
@@ -470,7 +470,7 @@ void membership_leader_leave(struct membership *m, struct rpc_call *call, uint64
 	wait_durable(m, call, NULL, on_done_durable);
 }
 
-void membership_leader_want_pids(struct membership *m, struct rpc_call *call, uint32_t blocks)
+void membership_leader_want_pids(struct membership *m, struct rpc_call *call, uint32_t pids)
 {
 	struct membership_leader *l = m->leader;
 	node_id peer = rpc_call_peer(call);
@@ -482,19 +482,18 @@ void membership_leader_want_pids(struct membership *m, struct rpc_call *call, ui
 		rpc_fail(call, RPC_STALE, "node %u is not up", peer);
 		return;
 	}
-	held = membership_map_count_blocks(l->next, peer);
-	if (held == blocks)
-		r = membership_map_lease_block(l->next, peer);
+	held = membership_map_count_pids(l->next, peer);
+	if (held == pids)
+		r = membership_map_lease(l->next, peer, m->config.pids_max);
 	if (r) {
 		if (!l->exhausted)
-			log_error("no PIDs are left in the cluster: node %u asked for more "
-				  "and gets none",
-				  peer);
+			log_error("no PIDs are left for node %u, which has %u and asked for more",
+				  peer, held);
 		l->exhausted = true;
-		rpc_fail(call, RPC_CONFLICT, "no PIDs are left in the cluster");
+		rpc_fail(call, RPC_CONFLICT, "none are left beyond the %u that it has", held);
 		return;
 	}
-	if (held == blocks)
+	if (held == pids)
 		l->dirty = true;
 	wait_durable(m, call, NULL, on_done_durable);
 }

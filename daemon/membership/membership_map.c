@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+enum { LEASE_FRACTION = 4 }; /* of an equal part of what is left, for who asks */
+
 static size_t view_size(size_t n_nodes)
 {
 	return sizeof(struct membership_view) + n_nodes * sizeof(struct membership_node);
@@ -136,30 +138,61 @@ void membership_map_remove_member(struct membership_map *map, node_id id)
 	memmove(&map->starts[i], &map->starts[i + 1], after * sizeof(*map->starts));
 }
 
-node_id membership_map_home(const struct membership_map *map, pid_t pid)
+static uint64_t end_of(const struct membership_block *b)
 {
-	for (size_t i = 0; i < map->n_blocks; i++) {
-		const struct membership_block *b = &map->blocks[i];
-
-		if (pid >= b->first && (uint32_t)(pid - b->first) < b->count)
-			return b->node;
-	}
-	return NODE_NONE;
+	return (uint64_t)b->first + b->count;
 }
 
-uint32_t membership_map_count_blocks(const struct membership_map *map, node_id node)
+/* The first block that begins behind @pid. */
+static size_t block_behind(const struct membership_map *map, pid_t pid)
+{
+	size_t low = 0, high = map->n_blocks;
+
+	while (low < high) {
+		size_t middle = (low + high) / 2;
+
+		if (map->blocks[middle].first <= pid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+node_id membership_map_home(const struct membership_map *map, pid_t pid)
+{
+	size_t i = block_behind(map, pid);
+
+	return i && (uint64_t)pid < end_of(&map->blocks[i - 1]) ? map->blocks[i - 1].node :
+								 NODE_NONE;
+}
+
+uint32_t membership_map_count_pids(const struct membership_map *map, node_id node)
 {
 	uint32_t n = 0;
 
 	for (size_t i = 0; i < map->n_blocks; i++)
-		n += map->blocks[i].node == node;
+		if (map->blocks[i].node == node)
+			n += map->blocks[i].count;
 	return n;
+}
+
+static bool joins(const struct membership_block *a, const struct membership_block *b)
+{
+	return a->node == b->node && end_of(a) == (uint64_t)b->first &&
+	       end_of(b) <= MEMBERSHIP_PID_MAX;
+}
+
+static void remove_block(struct membership_map *map, size_t i)
+{
+	memmove(&map->blocks[i], &map->blocks[i + 1],
+		(--map->n_blocks - i) * sizeof(*map->blocks));
 }
 
 int membership_map_add_block(struct membership_map *map, const struct membership_block *block)
 {
+	size_t i = block_behind(map, block->first);
 	struct membership_block *blocks;
-	size_t i;
 
 	if (map->n_blocks == MEMBERSHIP_MAX_BLOCKS)
 		return err_origin(-ENOSPC);
@@ -167,33 +200,86 @@ int membership_map_add_block(struct membership_map *map, const struct membership
 	if (!blocks)
 		return err_origin(-ENOMEM);
 	map->blocks = blocks;
-	for (i = map->n_blocks; i > 0 && blocks[i - 1].first > block->first; i--)
-		blocks[i] = blocks[i - 1];
+	memmove(&blocks[i + 1], &blocks[i], (map->n_blocks++ - i) * sizeof(*blocks));
 	blocks[i] = *block;
-	map->n_blocks++;
+	if (i + 1 < map->n_blocks && joins(&blocks[i], &blocks[i + 1])) {
+		blocks[i].count += blocks[i + 1].count;
+		remove_block(map, i + 1);
+	}
+	if (i && joins(&blocks[i - 1], &blocks[i])) {
+		blocks[i - 1].count += blocks[i].count;
+		remove_block(map, i);
+	}
 	return 0;
 }
 
-pid_t membership_map_free_block(const struct membership_map *map)
-{
-	pid_t first = MEMBERSHIP_PID_FIRST;
+/* What nobody holds. */
+struct gap {
+	pid_t first;
+	uint32_t count; /* whole blocks */
+};
 
-	/* By first, without overlap: the first gap that is wide enough. */
-	for (size_t i = 0; i < map->n_blocks; i++) {
-		if (first + MEMBERSHIP_PID_BLOCK <= map->blocks[i].first)
-			break;
-		first = map->blocks[i].first + (pid_t)map->blocks[i].count;
-	}
-	return first <= MEMBERSHIP_PID_MAX - MEMBERSHIP_PID_BLOCK ? first : 0;
+/* Behind block @i - 1 and before block @i. */
+static struct gap gap_at(const struct membership_map *map, size_t i)
+{
+	uint64_t from = i ? end_of(&map->blocks[i - 1]) : MEMBERSHIP_PID_FIRST;
+	uint64_t to = i < map->n_blocks ? (uint64_t)map->blocks[i].first : MEMBERSHIP_PID_MAX;
+
+	return (struct gap){ (pid_t)from,
+			     (uint32_t)(to - from) / MEMBERSHIP_PID_BLOCK * MEMBERSHIP_PID_BLOCK };
 }
 
-int membership_map_lease_block(struct membership_map *map, node_id node)
+/* Every member that was ever up has its first block. */
+static uint32_t reserved(const struct membership_map *map)
 {
-	struct membership_block block = { membership_map_free_block(map),
-					  MEMBERSHIP_PID_BLOCK, node };
+	uint32_t n = 0;
 
-	return block.first ? membership_map_add_block(map, &block) :
-			     MEMBERSHIP_MAP_E_EXHAUSTED;
+	for (size_t i = 0; i < map->view->n_nodes; i++)
+		n += map->view->nodes[i].state != MEMBER_JOINING;
+	return n < MEMBERSHIP_PID_NODES ? (MEMBERSHIP_PID_NODES - n) * MEMBERSHIP_PID_BLOCK : 0;
+}
+
+static uint32_t between(uint32_t low, uint32_t n, uint32_t high)
+{
+	return n < low ? low : n > high ? high : n;
+}
+
+uint32_t membership_map_lease_size(const struct membership_map *map, node_id node, uint32_t max)
+{
+	uint32_t held = membership_map_count_pids(map, node), left = 0, widest = 0, spare, size;
+
+	max = max ? between(MEMBERSHIP_PID_BLOCK, max, MEMBERSHIP_PID_MAX) : MEMBERSHIP_PID_MAX;
+	for (size_t i = 0; i <= map->n_blocks; i++) {
+		struct gap gap = gap_at(map, i);
+
+		left += gap.count;
+		widest = gap.count > widest ? gap.count : widest;
+	}
+	spare = left > reserved(map) ? left - reserved(map) : 0;
+	if (held >= max || (held && spare < MEMBERSHIP_PID_BLOCK))
+		return 0;
+	size = spare / (LEASE_FRACTION * (uint32_t)map->view->n_nodes);
+	size = between(MEMBERSHIP_PID_BLOCK, size, MEMBERSHIP_PID_RUN);
+	size = between(0, between(0, size, max - held), widest);
+	return size / MEMBERSHIP_PID_BLOCK * MEMBERSHIP_PID_BLOCK;
+}
+
+int membership_map_lease(struct membership_map *map, node_id node, uint32_t max)
+{
+	struct membership_block block = {
+		.count = membership_map_lease_size(map, node, max),
+		.node = node,
+	};
+
+	for (size_t i = 0; block.count && i <= map->n_blocks; i++) {
+		struct gap gap = gap_at(map, i);
+
+		if (gap.count < block.count)
+			continue;
+		block.first = gap.first;
+		return membership_map_add_block(map, &block);
+	}
+	return MEMBERSHIP_MAP_E_EXHAUSTED;
 }
 
 bool membership_name_is_valid(const char *name)
@@ -227,10 +313,10 @@ static bool blocks_are_valid(const struct membership_map *map)
 		const struct membership_block *b = &map->blocks[i];
 
 		if (b->first < 0 || (uint64_t)b->first < end || !b->count ||
-		    (uint64_t)b->first + b->count > MEMBERSHIP_PID_MAX ||
+		    end_of(b) > MEMBERSHIP_PID_MAX ||
 		    !membership_map_member(map, b->node))
 			return false;
-		end = (uint64_t)b->first + b->count;
+		end = end_of(b);
 	}
 	return true;
 }

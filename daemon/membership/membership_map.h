@@ -3,6 +3,7 @@
  * The map: a view, who holds which PIDs, and what only the leader needs.
  *
  * A value: made, copied, changed while one room holds it, freed.  No I/O.
+ * PIDs are given for ever: no run goes back, also when its node does not come back.
  * Invariant: members by id, blocks by first PID, no two of them overlap, and no
  * two members have one name.
  */
@@ -45,15 +46,22 @@ int membership_map_add_member(struct membership_map *map, node_id id, const char
 void membership_map_remove_member(struct membership_map *map, node_id id);
 
 node_id membership_map_home(const struct membership_map *map, pid_t pid);
-uint32_t membership_map_count_blocks(const struct membership_map *map, node_id node);
+/* How many @node holds. */
+uint32_t membership_map_count_pids(const struct membership_map *map, node_id node);
 enum {
 	_MEMBERSHIP_MAP_E_SUCCESS,
-	MEMBERSHIP_MAP_E_EXHAUSTED, /* every PID is leased */
+	MEMBERSHIP_MAP_E_EXHAUSTED, /* no PIDs are left for that node */
 };
-/* The first PID of the lowest block that nobody holds, 0: there is none. */
-pid_t membership_map_free_block(const struct membership_map *map);
-/* The lowest block that nobody holds, to @node.  MEMBERSHIP_MAP_E_*. */
-int membership_map_lease_block(struct membership_map *map, node_id node);
+/*
+ * The PIDs that @node is given when it asks; 0: none.  Shorter runs, the more members there are
+ * and the less is left; and what is left is not below a block for each of the first
+ * MEMBERSHIP_PID_NODES members.  @max: that one may hold, 0: no limit.
+ */
+uint32_t membership_map_lease_size(const struct membership_map *map, node_id node,
+				   uint32_t max);
+/* So many, the lowest that nobody holds, to @node.  MEMBERSHIP_MAP_E_*. */
+int membership_map_lease(struct membership_map *map, node_id node, uint32_t max);
+/* Becomes one with what the node has on either side of it. */
 int membership_map_add_block(struct membership_map *map, const struct membership_block *block);
 
 /* [a-z0-9-], 1..63 bytes, neither end a hyphen. */

@@ -294,11 +294,11 @@ static void on_wanted(void *owner, const struct rpc_result *result)
 	membership_on_wanted(owner, result->status, result->text);
 }
 
-int membership_wire_want_pids(struct membership *m, uint32_t blocks)
+int membership_wire_want_pids(struct membership *m, uint32_t pids)
 {
 	Ssi__Membership__WantPidsRequest q = SSI__MEMBERSHIP__WANT_PIDS_REQUEST__INIT;
 
-	q.blocks = blocks;
+	q.pids = pids;
 	return rpc_call(m->rpc, membership_find_target(m), MEMBERSHIP_WANT_PIDS, &q.base, RPC_NO_BULK,
 			2 * NSEC_PER_SEC, on_wanted, m, &m->wanting);
 }
@@ -440,7 +440,7 @@ RPC_HANDLER(on_leave, struct membership, Ssi__Membership__LeaveRequest)
 RPC_HANDLER(on_want_pids, struct membership, Ssi__Membership__WantPidsRequest)
 {
 	if (is_leader(self, call))
-		membership_leader_want_pids(self, call, req->blocks);
+		membership_leader_want_pids(self, call, req->pids);
 }
 
 static void on_token_made(void *owner, int result, const char *token)

@@ -90,6 +90,7 @@ static const struct key keys[] = {
 	PATH("paths", "criu", criu, SSI_CRIU),
 	PATH("paths", "checkpoints", checkpoint_dir, "/shared/checkpoints"),
 	NUMBER("cluster", "lease_ms", lease_ms, "2000"),
+	NUMBER("cluster", "pids_max", pids_max, "4194304"),
 	NUMBER("limits", "image_max_mb", image_max_mb, "65536"),
 	{ "log", "level", parse_level, print_level, offsetof(struct config, log_level), "info" },
 };

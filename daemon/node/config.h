@@ -14,6 +14,7 @@ struct config {
 	char *criu;
 	char *checkpoint_dir;
 	uint64_t lease_ms;    /* [cluster] */
+	uint64_t pids_max;
 	uint64_t image_max_mb; /* [limits] */
 	uint64_t log_level;   /* [log] level */
 };

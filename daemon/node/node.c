@@ -122,12 +122,12 @@ static void on_lease(void *owner, bool held)
 		log_warning("out of touch with the cluster, applications go on, trying again");
 }
 
-static void on_pid_block(void *owner, pid_t first)
+static void on_pid_block(void *owner, pid_t first, uint32_t count)
 {
 	struct node *n = owner;
 
-	if (n->space && space_pids_add(n->space, first, MEMBERSHIP_PID_BLOCK) != 0)
-		log_error("PIDs from %d cannot be given out", first);
+	if (n->space && space_pids_add(n->space, first, (pid_t)count) != 0)
+		log_error("PIDs %d to %d cannot be given out", first, first + (pid_t)count - 1);
 }
 
 static void get_load(void *owner, struct membership_load *ret)
@@ -242,6 +242,8 @@ static int build_membership(struct node *n)
 		.leader = n->identity.leader,
 		.leader_address = n->identity.leader_address,
 		.lease = n->config->lease_ms * NSEC_PER_MSEC,
+		.pids_max = n->config->pids_max < MEMBERSHIP_PID_MAX ?
+				    (uint32_t)n->config->pids_max : MEMBERSHIP_PID_MAX,
 	};
 	int r;
 

@@ -124,8 +124,8 @@ int space_state(struct space *s, const char *name, size_t size, void **ret, bool
  * PIDs: the space gives out numbers of [first, first + n) only.  A thread at
  * real-time priority (where the kernel allows it) watches the cursor every 20 ms.
  * When 16,384 are left of a block (a quarter, of a smaller one) it moves on to the
- * next; after the last it tells on_low and rewinds to the first, each time: the
- * owner decides by how many are in use whether to lease more.  Numbers still in use
+ * next; after the last it rewinds to the first and, if they are few or a quarter of
+ * them is in use, tells on_low, at most once a second.  Numbers still in use
  * are skipped by the kernel.  Before the first block the cursor starts at 300.
  */
 int space_pids_add(struct space *s, pid_t first, pid_t n);

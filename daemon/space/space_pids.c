@@ -25,9 +25,12 @@
 
 enum {
 	PIDS_MARGIN = 16384, /* 50,000 forks a second for 300 ms */
-	PIDS_BLOCKS_MAX = 256,
+	PIDS_BLOCKS_MAX = 2048,
 	PIDS_PERIOD_MS = 20,
+	PIDS_FEW = 65536,
 };
+
+#define PIDS_LOW_PERIOD NSEC_PER_SEC
 
 struct block {
 	pid_t first, n;
@@ -35,17 +38,18 @@ struct block {
 
 struct space_pids {
 	const struct env *env;
-	int cursor_fd;
+	int proc_fd, cursor_fd;
 	struct env_fd told; /* eventfd: the thread has news */
 	pthread_t thread;
 	bool running;
 
 	pthread_mutex_t lock; /* for what follows */
-	struct block blocks[PIDS_BLOCKS_MAX];
+	struct block blocks[PIDS_BLOCKS_MAX]; /* by first */
 	size_t n_blocks, current;
 	bool stop, low;
 	pid_t strayed;
 
+	nsec_t low_told;
 	void (*on_low)(void *owner);
 	void *owner;
 };
@@ -137,6 +141,39 @@ static void *watch(void *argument)
 	return NULL;
 }
 
+/* Threads of the machine: at least those of the space. */
+static long count_threads(const struct space_pids *p)
+{
+	_cleanup_close_ int fd = openat(p->proc_fd, "loadavg", O_RDONLY | O_CLOEXEC);
+	char text[128] = { 0 };
+	const char *slash;
+
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+		return 0;
+	slash = strchr(text, '/');
+	return slash ? atol(slash + 1) : 0;
+}
+
+/* Worth asking for more? */
+static bool are_short(const struct space_pids *p)
+{
+	long held = 0;
+
+	for (size_t i = 0; i < p->n_blocks; i++)
+		held += p->blocks[i].n;
+	return held < PIDS_FEW || count_threads(p) > held / 4;
+}
+
+static void tell_low(struct space_pids *p)
+{
+	nsec_t now = env_now(p->env);
+
+	if (!p->on_low || !are_short(p) || (p->low_told && now - p->low_told < PIDS_LOW_PERIOD))
+		return;
+	p->low_told = now;
+	p->on_low(p->owner);
+}
+
 static void on_told(struct env_fd *fd, unsigned events)
 {
 	struct space_pids *p = container_of(fd, struct space_pids, told);
@@ -154,8 +191,8 @@ static void on_told(struct env_fd *fd, unsigned events)
 	if (strayed)
 		log_error("pids up to %d were given out outside of this node's lease, moved back",
 			  strayed);
-	if (low && p->on_low)
-		p->on_low(p->owner);
+	if (low)
+		tell_low(p);
 }
 
 DEFINE_CLEANUP(struct space_pids, space_pids_free)
@@ -168,6 +205,7 @@ static int pids_new(struct space *s, struct space_pids **ret)
 	if (!p)
 		return err_origin(-ENOMEM);
 	p->env = s->env;
+	p->proc_fd = s->proc_fd;
 	p->told = (struct env_fd){ .cb = on_told, .fd = -1 };
 	(void)pthread_mutex_init(&p->lock, NULL);
 	p->cursor_fd = openat(s->proc_fd, "sys/kernel/ns_last_pid", O_RDWR | O_CLOEXEC);
@@ -210,22 +248,41 @@ static int start(struct space_pids *p)
 	return p->running ? 0 : err_origin(-EAGAIN);
 }
 
-/* In the order of the list; the same block again is nothing new. */
-static int append(struct space_pids *p, pid_t first, pid_t n)
+static void insert(struct space_pids *p, size_t i, struct block b)
 {
+	memmove(&p->blocks[i + 1], &p->blocks[i], (p->n_blocks++ - i) * sizeof(b));
+	p->blocks[i] = b;
+	if (i + 1 < p->n_blocks && b.first + b.n == p->blocks[i + 1].first) {
+		p->blocks[i].n += p->blocks[i + 1].n;
+		memmove(&p->blocks[i + 1], &p->blocks[i + 2],
+			(--p->n_blocks - i - 1) * sizeof(b));
+	}
+	if (i && p->blocks[i - 1].first + p->blocks[i - 1].n == b.first) {
+		p->blocks[i - 1].n += p->blocks[i].n;
+		memmove(&p->blocks[i], &p->blocks[i + 1], (--p->n_blocks - i) * sizeof(b));
+	}
+}
+
+/* By first; those that touch become one, and what is there already (a new lease tells all
+ * again) is nothing new. */
+static int add(struct space_pids *p, struct block b)
+{
+	size_t i = 0;
 	pid_t last;
 
-	for (size_t i = 0; i < p->n_blocks; i++)
-		if (p->blocks[i].first == first && p->blocks[i].n == n)
-			return 0;
+	while (i < p->n_blocks && p->blocks[i].first <= b.first)
+		i++;
+	if (i && b.first + b.n <= p->blocks[i - 1].first + p->blocks[i - 1].n)
+		return 0;
 	if (p->n_blocks == PIDS_BLOCKS_MAX)
 		return err_origin(-ENOSPC);
-	p->blocks[p->n_blocks++] = (struct block){ first, n };
+	insert(p, i, b);
+	p->current = 0; /* look() finds the one in which the cursor is */
 	if (p->n_blocks > 1)
 		return 0;
 	last = cursor_read(p);
 	if (!inside(&p->blocks[0], last))
-		cursor_write(p, first);
+		cursor_write(p, p->blocks[0].first);
 	return 0;
 }
 
@@ -241,7 +298,7 @@ int space_pids_add(struct space *s, pid_t first, pid_t n)
 			return r;
 	}
 	(void)pthread_mutex_lock(&s->pids->lock);
-	r = append(s->pids, first, n);
+	r = add(s->pids, (struct block){ first, n });
 	(void)pthread_mutex_unlock(&s->pids->lock);
 	return r < 0 ? r : start(s->pids);
 }

@@ -25,7 +25,7 @@
 enum {
 	N_MACHINES = 5,
 	N_EPOCHS = 4096,
-	N_BLOCKS = 64,
+	N_BLOCKS = MEMBERSHIP_PID_MAX / MEMBERSHIP_PID_BLOCK,
 	N_CALLS = 4000,
 	PROBE = RPC_ROOM_CONTROL << 8 | 0x70,
 };
@@ -50,6 +50,7 @@ struct machine {
 	struct membership *m;
 	epoch_t epoch; /* of its last view, in this boot */
 	bool lease, leaving;
+	bool told[N_BLOCKS]; /* its own, in this boot */
 	struct rpc_call *late;
 };
 
@@ -63,6 +64,7 @@ struct sim {
 	enum member_state states[64];
 	struct call calls[N_CALLS];
 	size_t n_calls, n_ended, n_ok;
+	uint32_t pids_max;
 	unsigned joining; /* slot that asks for a token or joins */
 	unsigned asked;	  /* the slot that it asks */
 	unsigned n_joins;
@@ -94,10 +96,10 @@ static uint64_t view_hash(struct machine *n, const struct membership_view *v)
 		h = mix(h, &m->history.changed, sizeof(m->history.changed));
 		h = mix(h, &m->history.lost_for, sizeof(m->history.lost_for));
 	}
-	for (pid_t b = 1; b < N_BLOCKS; b++) {
+	for (pid_t b = 0; b < N_BLOCKS; b++) {
 		node_id home = membership_home(n->m, b * MEMBERSHIP_PID_BLOCK);
 
-		h = mix(h, &home, sizeof(home));
+		h = (h ^ home) * 0x100000001b3ull;
 	}
 	return h | 1;
 }
@@ -114,10 +116,13 @@ static void check_unique(struct sim *s, const struct membership_view *v)
 
 static void check_blocks(struct machine *n)
 {
-	for (pid_t b = 1; b < N_BLOCKS; b++) {
+	for (pid_t b = 0; b < N_BLOCKS; b++) {
 		node_id home = membership_home(n->m, b * MEMBERSHIP_PID_BLOCK);
 		node_id *known = &n->sim->blocks[b];
 
+		world_check(n->sim->w,
+			    home == membership_home(n->m, (b + 1) * MEMBERSHIP_PID_BLOCK - 1),
+			    "PID block %d is of two nodes", b);
 		if (home && !*known)
 			*known = home;
 		world_check(n->sim->w, !home || home == *known,
@@ -156,13 +161,19 @@ static void on_lease(void *owner, bool held)
 	n->lease = held;
 }
 
-static void on_pid_block(void *owner, pid_t first)
+static void on_pid_block(void *owner, pid_t first, uint32_t count)
 {
 	struct machine *n = owner;
 
-	world_note(n->sim->w, n->slot, "PIDs from %d", first);
-	world_check(n->sim->w, membership_home(n->m, first) == n->id,
-		    "given a block that it does not hold");
+	world_note(n->sim->w, n->slot, "PIDs %d + %u", first, count);
+	world_check(n->sim->w, count && count % MEMBERSHIP_PID_BLOCK == 0, "no whole blocks");
+	for (uint32_t i = 0; i < count; i += MEMBERSHIP_PID_BLOCK) {
+		bool *told = &n->told[(first + (pid_t)i) / MEMBERSHIP_PID_BLOCK];
+
+		world_check(n->sim->w, membership_home(n->m, first + (pid_t)i) == n->id && !*told,
+			    "given a block that it does not hold, or has");
+		*told = true;
+	}
 }
 
 static void get_load(void *owner, struct membership_load *ret)
@@ -296,12 +307,14 @@ static int start(void *owner, unsigned slot)
 		.leader = 1,
 		.leader_address = world_address(s->w, 1),
 		.lease = 2 * NSEC_PER_SEC,
+		.pids_max = s->pids_max,
 		.ca_pem = slot == 1 ? "CA" : NULL,
 		.ca_key_pem = slot == 1 ? "KEY" : NULL,
 	};
 
 	n->epoch = 0;
 	n->lease = false;
+	memset(n->told, 0, sizeof(n->told));
 	world_check(s->w, !rpc_new(&n->rpc, world_env(s->w, slot), n->id), "rpc_new");
 	world_listen(s->w, slot, rpc_events(), n->rpc);
 	rpc_set_transport(n->rpc, world_transport(s->w, slot));
@@ -579,9 +592,9 @@ static void check_healed(struct sim *s)
 			    "node %u is in view %" PRIu64 " of %" PRIu64, n->id, n->epoch,
 			    s->newest);
 		world_check(s->w, s->states[n->id] == MEMBER_UP, "node %u is not up", n->id);
-		for (pid_t b = 1; b <= N_BLOCKS; b++) {
+		for (pid_t b = 0; b <= N_BLOCKS; b++) {
 			world_check(s->w, b < N_BLOCKS, "node %u has no PIDs", n->id);
-			if (s->blocks[b] == n->id)
+			if (s->blocks[b] == n->id && n->told[b])
 				break;
 		}
 	}
@@ -596,6 +609,7 @@ static uint64_t run(uint64_t seed, bool verbose)
 	if (!s)
 		abort();
 	s->w = world_new(seed, N_MACHINES, &rooms, s);
+	s->pids_max = world_chance(s->w, 500) ? 0 : (uint32_t)world_below(s->w, 200000);
 	world_set_verbose(s->w, verbose);
 	for (unsigned i = 1; i <= N_MACHINES; i++) {
 		s->machines[i] = (struct machine){ .sim = s, .slot = i, .id = i == 1 };

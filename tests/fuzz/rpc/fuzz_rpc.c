@@ -63,9 +63,9 @@ static void on_lease(void *owner, bool held)
 {
 }
 
-static void on_pid_block(void *owner, pid_t first)
+static void on_pid_block(void *owner, pid_t first, uint32_t count)
 {
-	assert(first >= MEMBERSHIP_PID_FIRST && first < MEMBERSHIP_PID_MAX);
+	assert(first >= MEMBERSHIP_PID_FIRST && count <= (uint32_t)(MEMBERSHIP_PID_MAX - first));
 }
 
 static int start(void *owner, unsigned slot)

@@ -174,7 +174,7 @@ static void on_lease(void *owner, bool held)
 {
 }
 
-static void on_pid_block(void *owner, pid_t first)
+static void on_pid_block(void *owner, pid_t first, uint32_t count)
 {
 }
 

@@ -76,24 +76,101 @@ static void members_are_found_and_removed(void **state)
 	(void)membership_map_free(map);
 }
 
-static void sixty_three_blocks_are_leased_then_none(void **state)
+static void up_to(struct membership_map *map, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		map->view->nodes[i].state = MEMBER_UP;
+}
+
+static void small_clusters_have_long_runs_that_become_one(void **state)
 {
 	struct membership_map *map = make(3);
 
-	for (int i = 1; i <= 63; i++) {
-		assert_int_equal(membership_map_free_block(map), i * MEMBERSHIP_PID_BLOCK);
-		assert_int_equal(membership_map_lease_block(map, 1 + i % 3), 0);
-	}
-	assert_int_equal(membership_map_lease_block(map, 1), MEMBERSHIP_MAP_E_EXHAUSTED);
-	assert_int_equal(membership_map_count_blocks(map, 1), 21);
+	up_to(map, 3);
+	assert_int_equal(membership_map_lease(map, 1, 0), 0);
+	assert_int_equal(membership_map_lease(map, 1, 0), 0);
+	assert_int_equal(map->n_blocks, 1);
+	assert_int_equal(membership_map_lease(map, 3, 0), 0);
+	assert_int_equal(membership_map_lease(map, 2, 0), 0);
+	assert_int_equal(membership_map_lease(map, 2, 0), 0);
+	assert_int_equal(map->n_blocks, 3);
+	assert_int_equal(membership_map_count_pids(map, 1), 2 * MEMBERSHIP_PID_RUN);
 	assert_true(membership_map_is_valid(map));
 	assert_int_equal(membership_map_home(map, 65535), NODE_NONE);
-	assert_int_equal(membership_map_home(map, 65536), 2);
-	assert_int_equal(membership_map_home(map, 131071), 2);
-	assert_int_equal(membership_map_home(map, 131072), 3);
-	assert_int_equal(membership_map_home(map, 4194303), 1);
+	assert_int_equal(membership_map_home(map, 65536), 1);
+	assert_int_equal(membership_map_home(map, 196607), 1);
+	assert_int_equal(membership_map_home(map, 196608), 3);
+	assert_int_equal(membership_map_home(map, 393215), 2);
+	assert_int_equal(membership_map_home(map, 393216), NODE_NONE);
+	assert_int_equal(membership_map_home(map, 4194303), NODE_NONE);
 	assert_int_equal(membership_map_home(map, 4194304), NODE_NONE);
 	assert_int_equal(membership_map_home(map, -1), NODE_NONE);
+	(void)membership_map_free(map);
+}
+
+static void join(struct membership_map *map, unsigned id)
+{
+	char name[16];
+
+	(void)snprintf(name, sizeof(name), "n%u", id);
+	assert_int_equal(membership_map_add_member(map, id, name, "10.0.0.1:7777", NULL), 0);
+	map->view->nodes[id - 1].state = MEMBER_UP;
+	map->next_id = id + 1;
+}
+
+static void a_thousand_nodes_have_pids_also_when_the_first_take_what_they_can(void **state)
+{
+	struct membership_map *map = make(0);
+	uint32_t run = MEMBERSHIP_PID_RUN, now;
+
+	for (unsigned id = 1; id <= 64; id++) {
+		join(map, id);
+		now = membership_map_lease_size(map, id, 0);
+		assert_true(now <= run && now >= MEMBERSHIP_PID_BLOCK);
+		run = now;
+		assert_int_equal(membership_map_lease(map, id, 0), 0);
+	}
+	for (unsigned i = 0; !membership_map_lease(map, 1 + i % 3, 0); i++)
+		assert_true(i < 2048);
+	assert_int_equal(membership_map_lease_size(map, 1, 0), 0);
+	for (unsigned id = 65; id <= MEMBERSHIP_PID_NODES; id++) {
+		join(map, id);
+		assert_int_equal(membership_map_lease(map, id, 0), 0);
+		assert_int_equal(membership_map_count_pids(map, id), MEMBERSHIP_PID_BLOCK);
+	}
+	assert_int_equal(membership_map_home(map, 4194303), MEMBERSHIP_PID_NODES);
+	assert_int_equal(membership_map_lease(map, 1, 0), MEMBERSHIP_MAP_E_EXHAUSTED);
+	join(map, MEMBERSHIP_PID_NODES + 1);
+	assert_int_equal(membership_map_lease(map, MEMBERSHIP_PID_NODES + 1, 0),
+			 MEMBERSHIP_MAP_E_EXHAUSTED);
+	assert_true(membership_map_is_valid(map));
+	assert_in_range(map->n_blocks, MEMBERSHIP_PID_NODES, MEMBERSHIP_MAX_BLOCKS);
+	(void)membership_map_free(map);
+}
+
+/* Nothing is ever given back: each join costs what is left, but less and less. */
+static void more_than_a_thousand_nodes_may_come_and_go(void **state)
+{
+	struct membership_map *map = make(0);
+	unsigned id = 0;
+
+	do
+		join(map, ++id);
+	while (!membership_map_lease(map, id, 0));
+	assert_int_equal(id - 1, 1544);
+	(void)membership_map_free(map);
+}
+
+static void a_node_is_given_no_more_than_the_most_allowed(void **state)
+{
+	struct membership_map *map = make(2);
+
+	up_to(map, 2);
+	assert_int_equal(membership_map_lease(map, 1, 5000), 0);
+	assert_int_equal(membership_map_count_pids(map, 1), 4096);
+	assert_int_equal(membership_map_lease(map, 1, 5000), MEMBERSHIP_MAP_E_EXHAUSTED);
+	assert_int_equal(membership_map_lease(map, 2, 1), 0);
+	assert_int_equal(membership_map_count_pids(map, 2), MEMBERSHIP_PID_BLOCK);
 	(void)membership_map_free(map);
 }
 
@@ -103,10 +180,36 @@ static void smaller_blocks_leave_only_wide_gaps(void **state)
 	struct membership_block small = { MEMBERSHIP_PID_FIRST + 2048, 2048, 2 };
 
 	assert_int_equal(membership_map_add_block(map, &small), 0);
-	assert_int_equal(membership_map_lease_block(map, 1), 0);
+	assert_int_equal(membership_map_lease(map, 1, 0), 0);
 	assert_int_equal(membership_map_home(map, MEMBERSHIP_PID_FIRST + 4096), 1);
 	assert_int_equal(membership_map_home(map, MEMBERSHIP_PID_FIRST), NODE_NONE);
 	assert_true(membership_map_is_valid(map));
+	(void)membership_map_free(map);
+}
+
+/* As they were when every block had 65,536. */
+static void an_old_map_is_read_and_goes_on(void **state)
+{
+	struct membership_map *map = make(3), *back;
+	_cleanup_free_ uint8_t *data = NULL;
+	size_t len;
+
+	up_to(map, 3);
+	for (unsigned i = 0; i < 62; i++) {
+		struct membership_block b = { (pid_t)(i + 1) * 65536, 65536, 1 + i % 3 };
+
+		assert_int_equal(membership_map_add_block(map, &b), 0);
+	}
+	assert_int_equal(membership_wire_map_pack(map, &data, &len), 0);
+	assert_int_equal(membership_wire_map_unpack((struct iovec){ data, len }, &back), 0);
+	assert_int_equal(back->n_blocks, 62);
+	assert_int_equal(membership_map_home(back, 63 * 65536 - 1), 2);
+	/* The last 65,536 are for nodes that have none. */
+	assert_int_equal(membership_map_lease(back, 1, 0), MEMBERSHIP_MAP_E_EXHAUSTED);
+	join(back, 4);
+	assert_int_equal(membership_map_lease(back, 4, 0), 0);
+	assert_int_equal(membership_map_home(back, 63 * 65536), 4);
+	(void)membership_map_free(back);
 	(void)membership_map_free(map);
 }
 
@@ -143,7 +246,7 @@ static void a_map_survives_the_store(void **state)
 	_cleanup_free_ uint8_t *data = NULL;
 	size_t len;
 
-	assert_int_equal(membership_map_lease_block(map, 2), 0);
+	assert_int_equal(membership_map_lease(map, 2, 0), 0);
 	map->view->nodes[1].state = MEMBER_LOST;
 	map->view->nodes[1].incarnation = 12;
 	map->view->nodes[0].history = never_lost;
@@ -222,8 +325,12 @@ int main(void)
 		cmocka_unit_test(a_name_is_a_host_label),
 		cmocka_unit_test(an_address_has_a_port),
 		cmocka_unit_test(members_are_found_and_removed),
-		cmocka_unit_test(sixty_three_blocks_are_leased_then_none),
+		cmocka_unit_test(small_clusters_have_long_runs_that_become_one),
+		cmocka_unit_test(a_thousand_nodes_have_pids_also_when_the_first_take_what_they_can),
+		cmocka_unit_test(more_than_a_thousand_nodes_may_come_and_go),
+		cmocka_unit_test(a_node_is_given_no_more_than_the_most_allowed),
 		cmocka_unit_test(smaller_blocks_leave_only_wide_gaps),
+		cmocka_unit_test(an_old_map_is_read_and_goes_on),
 		cmocka_unit_test(a_map_that_cannot_be_is_refused),
 		cmocka_unit_test(a_map_survives_the_store),
 		cmocka_unit_test(a_token_is_written_and_read),
