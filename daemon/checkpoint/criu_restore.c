@@ -313,11 +313,12 @@ static int start(struct criu_run *run)
 	return err_fold(r);
 }
 
-/* Any criu will do that inherits nothing, no session, no descriptors. */
+/* Any criu will do that inherits nothing, no session, no descriptors, no bound. */
 static struct criu_run *take(struct criu *c, const struct criu_restore_spec *s,
 			     criu_done_cb done, void *owner)
 {
-	if (s->in_place || s->n_inherit || needs_session(s) || needs_group(s))
+	if (s->in_place || s->n_inherit || needs_session(s) || needs_group(s) ||
+	    space_pids_are_few(c->space))
 		return NULL;
 	return criu_run_take(c, CRIU_RUN_RESTORE, s->timeout, done, owner);
 }

@@ -253,6 +253,9 @@ int criu_run_spawn(struct criu_run *run, const char *const *argv, pid_t set_tid,
 	};
 	int r;
 
+	/* What it restores is as bound as what is launched; a dump by one that is bound fails. */
+	if (run->kind == CRIU_RUN_RESTORE)
+		spec.flags |= SPACE_SPAWN_BOUND;
 	if (spec.n_fds > SPACE_FDS_MAX)
 		return err_origin(-E2BIG);
 	for (size_t i = 0; i < run->restore.n_inherit; i++)

@@ -142,6 +142,13 @@ static void on_pids_low(void *owner)
 	(void)membership_want_pids(n->membership);
 }
 
+static bool is_guest(void *owner, pid_t pid)
+{
+	struct node *n = owner;
+
+	return process_is_guest(n->process, pid);
+}
+
 /* Joiners. */
 
 static void on_joined(void *owner, const uint8_t *reply, size_t len)
@@ -287,6 +294,8 @@ static int build_processes(struct node *n)
 		process_set_events(n->process, events_sink(n->events));
 		r = env_event_on_signal(n->event, SIGCHLD, on_sigchld, n);
 	}
+	if (r == 0)
+		space_pids_on_stray(n->space, is_guest, n);
 	if (r == 0)
 		r = process_trace(n->process);
 	if (r == 0)

@@ -488,6 +488,7 @@ int process_room_new(struct process_room **ret, const struct env *env,
 	TAILQ_INIT(&p->signal_asks);
 	TAILQ_INIT(&p->where_asks);
 	TAILQ_INIT(&p->reserve_asks);
+	LIST_INIT(&p->arrivals);
 	p->shadow_cookie = env_random_u64(env);
 	if (snprintf(p->spawn_path, sizeof(p->spawn_path), "%s/ssi-spawn",
 		     libexec_dir) >= (int)sizeof(p->spawn_path) ||

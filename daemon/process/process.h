@@ -125,6 +125,8 @@ int process_launch(struct process_room *p, const struct process_launch *l, pid_t
 int process_list(struct process_room *p, struct process_info **ret, size_t *ret_n);
 
 int process_record(struct process_room *p, pid_t pid, struct process_record *ret);
+/* Does it run here, or will in a moment, and its home is elsewhere? */
+bool process_is_guest(struct process_room *p, pid_t pid);
 
 /* Where is @pid?  Asks its home.  done once: RPC_OK with place and uid, or RPC_NOT_FOUND... */
 typedef void (*process_where_cb)(void *owner, enum rpc_status status, const char *text,

@@ -30,6 +30,7 @@ struct left {
 
 struct process_arrival {
 	struct process_room *room;
+	LIST_ENTRY(process_arrival) in; /* of room->arrivals */
 	TAILQ_HEAD(, left) left;
 	bool in_place;
 	bool back; /* restored, and shadows again */
@@ -57,6 +58,7 @@ static struct process_arrival *arrival_free(struct process_arrival *a)
 
 	if (!a)
 		return NULL;
+	LIST_REMOVE(a, in);
 	while ((l = TAILQ_FIRST(&a->left))) {
 		TAILQ_REMOVE(&a->left, l, entry);
 		free(l);
@@ -138,6 +140,20 @@ static void fold(struct process_arrival *a, size_t i)
 	a->of[i].folded = true;
 }
 
+bool process_is_guest(struct process_room *p, pid_t pid)
+{
+	const struct process_entry *e = process_table_find(p->table, pid);
+	struct process_arrival *a;
+
+	if (e && e->record.state == PROCESS_GUEST)
+		return true;
+	LIST_FOREACH (a, &p->arrivals, in)
+		for (size_t i = 0; i < a->n; i++)
+			if (a->of[i].member.pid == pid)
+				return true;
+	return false;
+}
+
 bool process_arrive_in_place(struct process_room *p, pid_t root)
 {
 	struct proc_stat s;
@@ -162,6 +178,7 @@ int process_arrive_begin(struct process_room *p, const struct process_member *me
 	if (!a)
 		return err_origin(-ENOMEM);
 	a->room = p;
+	LIST_INSERT_HEAD(&p->arrivals, a, in);
 	a->n = n_members;
 	TAILQ_INIT(&a->left);
 	for (size_t i = 0; i < n_members; i++)

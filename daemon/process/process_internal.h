@@ -86,6 +86,7 @@ struct process_room {
 	struct signal_asks signal_asks;
 	struct where_asks where_asks;
 	struct reserve_asks reserve_asks;
+	LIST_HEAD(, process_arrival) arrivals; /* under way */
 	struct shadow *shadows;
 	struct guest *guests;
 	int shadow_listen_fd;

@@ -18,6 +18,7 @@ enum {
 	INIT_FDS_MAX = 34, /* arguments, group, SPACE_FDS_MAX */
 	INIT_PID_SERVICE_MIN = 2,
 	INIT_PID_SERVICE_MAX = 299,
+	INIT_PID_MAX = 4194304,
 };
 
 enum init_verb {
@@ -30,6 +31,7 @@ enum init_verb {
 	INIT_TRACK = 7, /* pid */
 	INIT_REAP = 8,  /* pid */
 	INIT_END = 9,   /* end the space when this connection closes */
+	INIT_PIDS = 10, /* pid, cursor: [pid, pid + cursor) may be given out; see below */
 };
 
 enum {
@@ -38,7 +40,17 @@ enum {
 	INIT_SPAWN_TRACK = 1u << 0,
 	INIT_SPAWN_SERVICE = 1u << 1,
 	INIT_SPAWN_GROUP = 1u << 2,
+	INIT_SPAWN_BOUND = 1u << 3, /* a service, whose children are none */
+
+	INIT_PIDS_PLENTY = 1u << 0,
 };
+
+/*
+ * INIT_PIDS: from now on ssi-init has the cursor of PIDs, keeps it within these
+ * and all that it was told before, and every child that is no service, or is
+ * bound, asks it before it forks (init_pids.c).  INIT_PIDS_PLENTY: no more of that,
+ * ssid watches the cursor; forks of those that ask go on at once.
+ */
 
 /* Outcomes, > 0 in init_reply.result; < 0 is -errno. */
 enum {
@@ -78,6 +90,8 @@ struct init_reply {
 enum init_event_type {
 	INIT_EVENT_EXIT = 1, /* code CLD_*, status */
 	INIT_EVENT_STOP = 2, /* status: the signal; SIGCONT: goes on */
+	INIT_EVENT_PIDS_LOW = 3,   /* it began anew with the first of its runs */
+	INIT_EVENT_PIDS_STRAY = 4, /* pid to status were given out outside of them */
 };
 
 struct init_event {

@@ -44,6 +44,8 @@ static void tell(struct space *s, const struct init_event *e)
 		s->events->on_exit(s->owner, &exit);
 	else if (e->type == INIT_EVENT_STOP && s->events->on_stop)
 		s->events->on_stop(s->owner, e->pid, e->status);
+	else if (e->type == INIT_EVENT_PIDS_LOW || e->type == INIT_EVENT_PIDS_STRAY)
+		space_pids_on_event(s, e);
 }
 
 static void on_event(struct env_fd *watch, unsigned events)

@@ -77,6 +77,7 @@ int space_proc_fd(const struct space *s); /* of its /proc, this very pid namespa
 enum {
 	SPACE_SPAWN_TRACK = 1u << 0,   /* keep its exit status until space_reap() */
 	SPACE_SPAWN_SERVICE = 1u << 1, /* a PID from 2..299, not one of the lease */
+	SPACE_SPAWN_BOUND = 1u << 2,   /* a service that makes applications: see space_pids_add() */
 };
 
 enum {
@@ -121,12 +122,23 @@ int space_each_kept(struct space *s, const char *prefix,
 int space_state(struct space *s, const char *name, size_t size, void **ret, bool *ret_fresh);
 
 /*
- * PIDs: the space gives out numbers of [first, first + n) only.  A thread at
- * real-time priority (where the kernel allows it) watches the cursor every 20 ms.
- * When 16,384 are left of a block (a quarter, of a smaller one) it moves on to the
- * next; after the last it rewinds to the first and, if they are few or a quarter of
- * them is in use, tells on_low, at most once a second.  Numbers still in use
- * are skipped by the kernel.  Before the first block the cursor starts at 300.
+ * PIDs: the space gives out numbers of [first, first + n) only, and of all that was added
+ * before; blocks that touch are one.
+ *
+ * A block of 65,536 is watched: a thread at real-time priority (where the kernel allows it)
+ * reads the cursor every 20 ms and moves on to the next such block when 16,384 are left.
+ * Numbers still in use are skipped by the kernel.  Before the first block the cursor starts
+ * at 300.  As long as none is so long, ssi-init has the cursor, and every application asks it
+ * before it forks: what is spawned meanwhile is bound (SPACE_SPAWN_SERVICE: only with
+ * SPACE_SPAWN_BOUND) by a filter of seccomp that it and its children keep.
+ *
+ * Whoever is born outside all the same is killed, and logged.
  */
 int space_pids_add(struct space *s, pid_t first, pid_t n);
+/* Do forks ask?  Then so must those of a tree that is restored. */
+bool space_pids_are_few(const struct space *s);
+/* After the last block it begins anew with the first; if they are few, or a quarter of them is
+ * in use, that is told, at most once a second. */
 void space_pids_on_low(struct space *s, void (*on_low)(void *owner), void *owner);
+/* Of those found outside: is @pid, a process, here by right, as one of another node's? */
+void space_pids_on_stray(struct space *s, bool (*is_right)(void *owner, pid_t pid), void *owner);

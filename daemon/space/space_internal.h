@@ -57,3 +57,14 @@ int space_make(const struct space_config *config);
 
 /* space_pids.c */
 struct space_pids *space_pids_free(struct space_pids *p);
+/* ssi-init says so. */
+void space_pids_on_event(struct space *s, const struct init_event *e);
+
+/* space_stray.c: numbers [first, last] were given out outside of this node's, since then. */
+struct space_stray {
+	pid_t first, last; /* last < first: past the highest, and on from 300 */
+	nsec_t since;      /* CLOCK_BOOTTIME */
+};
+/* Kill who has one, but those that are here by right. */
+void space_stray_kill(struct space *s, const struct space_stray *stray,
+		      bool (*is_right)(void *owner, pid_t pid), void *owner);

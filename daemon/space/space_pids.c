@@ -6,9 +6,11 @@
  * and when a block runs low moves it to the next one.
  *
  * happy path: the margin holds more than can be given out between two looks, also
- * when the thread is late; see PIDS_MARGIN.
+ * when the thread is late; see PIDS_MARGIN.  Only blocks that have room for it are
+ * used; a node without any leaves the cursor to ssi-init (init_pids.c).
  * failure modes: the thread was kept from running for long enough: the cursor is
- * found outside, moved back, and the loop logs which numbers strayed.
+ * found outside, moved back, and who was born there is killed (space_stray.c).
+ * An ssi-init of before cannot have the cursor: short blocks are watched too.
  */
 #include "space_internal.h"
 
@@ -27,7 +29,9 @@ enum {
 	PIDS_MARGIN = 16384, /* 50,000 forks a second for 300 ms */
 	PIDS_BLOCKS_MAX = 2048,
 	PIDS_PERIOD_MS = 20,
-	PIDS_FEW = 65536,
+	PIDS_IDLE_MS = 200, /* while ssi-init has the cursor */
+	PIDS_LONG = 65536,  /* a block with room for the margin, and some looks that are late */
+	PIDS_STRAY_SLACK = 1024, /* given out between the look and the move back */
 };
 
 #define PIDS_LOW_PERIOD NSEC_PER_SEC
@@ -37,8 +41,9 @@ struct block {
 };
 
 struct space_pids {
+	struct space *space;
 	const struct env *env;
-	int proc_fd, cursor_fd;
+	int cursor_fd;
 	struct env_fd told; /* eventfd: the thread has news */
 	pthread_t thread;
 	bool running;
@@ -47,9 +52,15 @@ struct space_pids {
 	struct block blocks[PIDS_BLOCKS_MAX]; /* by first */
 	size_t n_blocks, current;
 	bool stop, low;
-	pid_t strayed;
+	bool few;	 /* none is long: ssi-init has the cursor */
+	bool changing;	 /* who has it */
+	bool refused;	 /* it will not */
+	nsec_t good;	 /* when the cursor was last seen inside */
+	struct space_stray stray; /* last 0: none */
 
 	nsec_t low_told;
+	bool (*is_right)(void *owner, pid_t pid);
+	void *right_owner;
 	void (*on_low)(void *owner);
 	void *owner;
 };
@@ -80,13 +91,31 @@ static pid_t margin_of(const struct block *b)
 	return b->n / 4 < PIDS_MARGIN ? b->n / 4 : PIDS_MARGIN;
 }
 
+static bool is_used(const struct space_pids *p, const struct block *b)
+{
+	return p->refused || b->n >= PIDS_LONG;
+}
+
 static void advance(struct space_pids *p)
 {
-	if (++p->current == p->n_blocks) {
-		p->current = 0;
-		p->low = true;
-	}
+	do
+		if (++p->current >= p->n_blocks) {
+			p->current = 0;
+			p->low = true;
+		}
+	while (!is_used(p, &p->blocks[p->current]));
 	cursor_write(p, p->blocks[p->current].first);
+}
+
+/* Another of ours is as good: somebody rewound, or ssid started again. */
+static bool find_current(struct space_pids *p, pid_t last)
+{
+	for (size_t i = 0; i < p->n_blocks; i++)
+		if (inside(&p->blocks[i], last)) {
+			p->current = i;
+			return true;
+		}
+	return false;
 }
 
 /* True: the loop must hear of it. */
@@ -94,24 +123,24 @@ static bool look(struct space_pids *p)
 {
 	const struct block *b = &p->blocks[p->current];
 	pid_t last = cursor_read(p);
+	struct timespec now;
 
-	if (last < 0 || !p->n_blocks)
+	if (last < 0 || !p->n_blocks || p->few || p->changing)
 		return false;
-	if (inside(b, last)) {
-		if (b->first + b->n - 1 - last >= margin_of(b))
-			return false;
+	if (!inside(b, last) && !find_current(p, last)) {
+		if (!p->stray.last)
+			p->stray = (struct space_stray){ b->first + b->n, 0, p->good };
+		p->stray.last = last;
 		advance(p);
-		return p->low;
+		return true;
 	}
-	/* Another of ours is as good: somebody rewound, or ssid started again. */
-	for (size_t i = 0; i < p->n_blocks; i++)
-		if (inside(&p->blocks[i], last)) {
-			p->current = i;
-			return false;
-		}
-	p->strayed = last;
+	(void)clock_gettime(CLOCK_BOOTTIME, &now);
+	p->good = now.tv_sec * NSEC_PER_SEC + now.tv_nsec;
+	b = &p->blocks[p->current];
+	if (is_used(p, b) && b->first + b->n - 1 - last >= margin_of(b))
+		return false;
 	advance(p);
-	return true;
+	return p->low;
 }
 
 static void *watch(void *argument)
@@ -119,7 +148,7 @@ static void *watch(void *argument)
 	const struct sched_param priority = { .sched_priority = 1 };
 	struct space_pids *p = argument;
 	struct timespec next;
-	bool stop = false, news;
+	bool stop = false, few, news;
 
 	(void)pthread_setname_np(pthread_self(), "ssid-pids");
 	(void)pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority);
@@ -128,10 +157,11 @@ static void *watch(void *argument)
 		(void)pthread_mutex_lock(&p->lock);
 		news = look(p);
 		stop = p->stop;
+		few = p->few;
 		(void)pthread_mutex_unlock(&p->lock);
 		if (news)
 			(void)eventfd_write(p->told.fd, 1);
-		next.tv_nsec += PIDS_PERIOD_MS * (long)NSEC_PER_MSEC;
+		next.tv_nsec += (few ? PIDS_IDLE_MS : PIDS_PERIOD_MS) * (long)NSEC_PER_MSEC;
 		if (next.tv_nsec >= (long)NSEC_PER_SEC) {
 			next.tv_nsec -= (long)NSEC_PER_SEC;
 			next.tv_sec++;
@@ -144,7 +174,7 @@ static void *watch(void *argument)
 /* Threads of the machine: at least those of the space. */
 static long count_threads(const struct space_pids *p)
 {
-	_cleanup_close_ int fd = openat(p->proc_fd, "loadavg", O_RDONLY | O_CLOEXEC);
+	_cleanup_close_ int fd = openat(p->space->proc_fd, "loadavg", O_RDONLY | O_CLOEXEC);
 	char text[128] = { 0 };
 	const char *slash;
 
@@ -161,7 +191,7 @@ static bool are_short(const struct space_pids *p)
 
 	for (size_t i = 0; i < p->n_blocks; i++)
 		held += p->blocks[i].n;
-	return held < PIDS_FEW || count_threads(p) > held / 4;
+	return held < PIDS_LONG || count_threads(p) > held / 4;
 }
 
 static void tell_low(struct space_pids *p)
@@ -174,23 +204,41 @@ static void tell_low(struct space_pids *p)
 	p->on_low(p->owner);
 }
 
+static void end_strays(struct space_pids *p, struct space_stray *stray)
+{
+	log_error("PIDs from %d to %d were given out outside of this node's, moved back",
+		  stray->first, stray->last);
+	stray->last += PIDS_STRAY_SLACK;
+	space_stray_kill(p->space, stray, p->is_right, p->right_owner);
+}
+
+void space_pids_on_event(struct space *s, const struct init_event *e)
+{
+	/* ssi-init looks as often, and tells at once. */
+	nsec_t since = env_now(s->env) - NSEC_PER_SEC;
+
+	if (s->pids && e->type == INIT_EVENT_PIDS_STRAY)
+		end_strays(s->pids, &(struct space_stray){ e->pid, e->status, since });
+	else if (s->pids)
+		tell_low(s->pids);
+}
+
 static void on_told(struct env_fd *fd, unsigned events)
 {
 	struct space_pids *p = container_of(fd, struct space_pids, told);
+	struct space_stray stray;
 	eventfd_t ignored;
-	pid_t strayed;
 	bool low;
 
 	(void)eventfd_read(fd->fd, &ignored);
 	(void)pthread_mutex_lock(&p->lock);
-	strayed = p->strayed;
+	stray = p->stray;
 	low = p->low;
-	p->strayed = 0;
+	p->stray.last = 0;
 	p->low = false;
 	(void)pthread_mutex_unlock(&p->lock);
-	if (strayed)
-		log_error("pids up to %d were given out outside of this node's lease, moved back",
-			  strayed);
+	if (stray.last)
+		end_strays(p, &stray);
 	if (low)
 		tell_low(p);
 }
@@ -205,7 +253,8 @@ static int pids_new(struct space *s, struct space_pids **ret)
 	if (!p)
 		return err_origin(-ENOMEM);
 	p->env = s->env;
-	p->proc_fd = s->proc_fd;
+	p->space = s;
+	p->good = env_now(p->env);
 	p->told = (struct env_fd){ .cb = on_told, .fd = -1 };
 	(void)pthread_mutex_init(&p->lock, NULL);
 	p->cursor_fd = openat(s->proc_fd, "sys/kernel/ns_last_pid", O_RDWR | O_CLOEXEC);
@@ -268,7 +317,6 @@ static void insert(struct space_pids *p, size_t i, struct block b)
 static int add(struct space_pids *p, struct block b)
 {
 	size_t i = 0;
-	pid_t last;
 
 	while (i < p->n_blocks && p->blocks[i].first <= b.first)
 		i++;
@@ -278,12 +326,48 @@ static int add(struct space_pids *p, struct block b)
 		return err_origin(-ENOSPC);
 	insert(p, i, b);
 	p->current = 0; /* look() finds the one in which the cursor is */
-	if (p->n_blocks > 1)
-		return 0;
-	last = cursor_read(p);
-	if (!inside(&p->blocks[0], last))
-		cursor_write(p, p->blocks[0].first);
 	return 0;
+}
+
+static bool have_long(const struct space_pids *p)
+{
+	for (size_t i = 0; i < p->n_blocks; i++)
+		if (p->blocks[i].n >= PIDS_LONG)
+			return true;
+	return false;
+}
+
+static int tell_init(struct space *s, const struct block *b, unsigned flags)
+{
+	struct init_request request = { .verb = INIT_PIDS, .flags = flags, .pid = b->first,
+					.cursor = (uint32_t)b->n };
+	struct init_reply reply;
+
+	return err_fold(space_call(s, &request, NULL, 0, &reply, NULL, 0));
+}
+
+/* Whose is the cursor?  It is ours only when ssi-init knows that. */
+static void divide(struct space *s, struct space_pids *p)
+{
+	bool few = !p->refused && !have_long(p);
+	int r = 0;
+
+	if (!few && !p->refused)
+		r = tell_init(s, &p->blocks[0], INIT_PIDS_PLENTY);
+	for (size_t i = 0; few && r == 0 && i < p->n_blocks; i++)
+		r = tell_init(s, &p->blocks[i], 0);
+	if (few && r < 0)
+		log_error("forks cannot be looked at (%s): under many at once, PIDs outside of "
+			  "this node's may be given out",
+			  strerror(-r));
+	(void)pthread_mutex_lock(&p->lock);
+	p->refused = p->refused || (few && r < 0);
+	p->few = few && r == 0;
+	p->changing = false;
+	if (!p->few && !find_current(p, cursor_read(p)))
+		advance(p);
+	p->good = env_now(p->env);
+	(void)pthread_mutex_unlock(&p->lock);
 }
 
 int space_pids_add(struct space *s, pid_t first, pid_t n)
@@ -298,9 +382,16 @@ int space_pids_add(struct space *s, pid_t first, pid_t n)
 			return r;
 	}
 	(void)pthread_mutex_lock(&s->pids->lock);
+	s->pids->changing = true;
 	r = add(s->pids, (struct block){ first, n });
 	(void)pthread_mutex_unlock(&s->pids->lock);
+	divide(s, s->pids);
 	return r < 0 ? r : start(s->pids);
+}
+
+bool space_pids_are_few(const struct space *s)
+{
+	return s->pids && s->pids->few;
 }
 
 void space_pids_on_low(struct space *s, void (*on_low)(void *owner), void *owner)
@@ -309,4 +400,12 @@ void space_pids_on_low(struct space *s, void (*on_low)(void *owner), void *owner
 		return;
 	s->pids->on_low = on_low;
 	s->pids->owner = owner;
+}
+
+void space_pids_on_stray(struct space *s, bool (*is_right)(void *owner, pid_t pid), void *owner)
+{
+	if (!s->pids && pids_new(s, &s->pids) < 0)
+		return;
+	s->pids->is_right = is_right;
+	s->pids->right_owner = owner;
 }

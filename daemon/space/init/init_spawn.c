@@ -138,22 +138,40 @@ static pid_t clone_service(int group, int *ret_pidfd)
 	return -1;
 }
 
+static pid_t clone_for(const struct init_request *request, int group, int *ret_pidfd)
+{
+	if (request->flags & INIT_SPAWN_SERVICE)
+		return clone_service(group, ret_pidfd);
+	if (request->pid || pids_take(0))
+		return clone_child(request->pid, group, ret_pidfd);
+	errno = EAGAIN;
+	return -1;
+}
+
 int spawn(const struct init_request *request, const int *fds, size_t n_fds, pid_t *ret_pid,
 	  int *ret_pidfd)
 {
 	size_t first = request->flags & INIT_SPAWN_GROUP ? 2 : 1;
-	int group, pidfd = -1;
+	bool bind = pids_are_bound() && (request->flags & INIT_SPAWN_BOUND ||
+					 !(request->flags & INIT_SPAWN_SERVICE));
+	int group, pidfd = -1, ends[2], r, error;
 	pid_t pid;
 
 	if (n_fds < first)
 		return -EINVAL;
 	group = first == 2 ? fds[1] : INIT_FD_WORK;
-	if (request->flags & INIT_SPAWN_SERVICE)
-		pid = clone_service(group, &pidfd);
-	else
-		pid = clone_child(request->pid, group, &pidfd);
+	r = bind ? pids_bind_prepare(ends) : 0;
+	if (r)
+		return r;
+	pid = clone_for(request, group, &pidfd);
+	if (pid == 0 && bind)
+		pids_bind_child(ends);
 	if (pid == 0)
 		run(fds[0], fds + first, n_fds - first);
+	error = errno;
+	if (bind)
+		pids_bind_parent(ends, pid > 0);
+	errno = error;
 	if (pid < 0 && errno == EEXIST)
 		return INIT_E_PID_TAKEN;
 	if (pid < 0)

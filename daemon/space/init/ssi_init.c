@@ -46,7 +46,7 @@ static int clients[CLIENTS_MAX];
 static int oldest;
 static int events_fd = -1; /* one of clients[] */
 static int ending_fd = -1; /* one of clients[]: when it closes, everything ends */
-static int root_fd, proc_fd, pidns_fd;
+static int root_fd, proc_fd, pidns_fd, pids_fd;
 static size_t keep_limit;
 
 static void client_close(int *client)
@@ -147,6 +147,9 @@ static int act(int client, struct message *m, struct answer *a)
 	case INIT_END:
 		ending_fd = client;
 		return 0;
+	case INIT_PIDS:
+		return pids_set(request->pid, (pid_t)request->cursor,
+				request->flags & INIT_PIDS_PLENTY);
 	}
 	return -EPROTO;
 }
@@ -284,13 +287,16 @@ static int start(int *ret_signals)
 		return -errno;
 	for (int i = 0; i < CLIENTS_MAX; i++)
 		clients[i] = -1;
+	pids_fd = pids_start(proc_fd);
+	if (pids_fd < 0)
+		return pids_fd;
 	return getpid() == 1 ? children_start() : -EINVAL;
 }
 
 /* One turn; true: children must be looked at again. */
 static bool turn(int signals, bool again, bool all_told)
 {
-	struct pollfd p[2 + CLIENTS_MAX] = { { INIT_FD_LISTEN, POLLIN, 0 },
+	struct pollfd p[3 + CLIENTS_MAX] = { { INIT_FD_LISTEN, POLLIN, 0 },
 					     { signals, POLLIN, 0 } };
 	struct signalfd_siginfo ignored;
 
@@ -299,8 +305,11 @@ static bool turn(int signals, bool again, bool all_told)
 		if (clients[i] >= 0 && clients[i] == events_fd && !all_told)
 			p[2 + i].events |= POLLOUT;
 	}
-	if (poll(p, 2 + CLIENTS_MAX, again ? 0 : -1) < 0)
+	p[2 + CLIENTS_MAX] = (struct pollfd){ pids_fd, POLLIN, 0 };
+	if (poll(p, 3 + CLIENTS_MAX, again ? 0 : -1) < 0)
 		return again;
+	if (p[2 + CLIENTS_MAX].revents)
+		pids_serve();
 	if (p[1].revents) {
 		while (read(signals, &ignored, sizeof(ignored)) > 0)
 			;
@@ -329,6 +338,6 @@ int main(void)
 		return 1;
 	for (;;) {
 		again = turn(signals, again, all_told);
-		all_told = events_fd < 0 || children_tell(tell);
+		all_told = events_fd < 0 || (children_tell(tell) && pids_tell(tell));
 	}
 }

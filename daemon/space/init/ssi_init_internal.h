@@ -28,6 +28,20 @@ void children_tell_again(void);
 /* Pass on what is untold until @tell refuses; true: all is told. */
 bool children_tell(bool (*tell)(const struct init_event *event));
 
+/* init_pids.c: children that are bound ask before each fork. */
+int pids_start(int proc_fd); /* a descriptor to poll for pids_serve(), or -errno */
+void pids_serve(void);
+/* As INIT_PIDS says. */
+int pids_set(pid_t first, pid_t n, bool plenty);
+bool pids_are_bound(void);
+/* One number for @tid, 0: for a child of ours.  False: there is none. */
+bool pids_take(pid_t tid);
+/* Around the birth of one that is to be bound: before it, in the child, in the parent. */
+int pids_bind_prepare(int ret_ends[2]); /* INIT_E_FULL */
+void pids_bind_child(const int ends[2]);
+void pids_bind_parent(const int ends[2], bool born);
+bool pids_tell(bool (*tell)(const struct init_event *event));
+
 /* init_spawn.c */
 void spawn_start(void);
 /* @fds: as INIT_SPAWN says.  0, -errno or INIT_E_*. */

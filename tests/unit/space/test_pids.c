@@ -2,10 +2,11 @@
 
 #include "cleanup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -64,19 +65,62 @@ static void bad_blocks_are_refused(void **state)
 	assert_int_equal(space_pids_add(f.space, 1000, 1), -EINVAL);
 }
 
-static void forks_stay_inside_a_small_block(void **state)
+enum { FIRST = 1048576, LONG = 65536, SHORT = 2048 };
+
+static void set_cursor(pid_t last)
 {
-	int low = 0;
+	FILE *file = fopen("/proc/sys/kernel/ns_last_pid", "we");
+
+	assert_non_null(file);
+	(void)fprintf(file, "%d", last);
+	assert_int_equal(fclose(file), 0);
+}
+
+static void forks_stay_inside_a_long_block(void **state)
+{
 	struct range r;
 
-	space_pids_on_low(f.space, on_low, &low);
-	assert_int_equal(space_pids_add(f.space, 1048576, 8192), 0);
-	/* Slower machines fork less in 20 ms, faster ones less than a margin of 2048. */
-	r = fork_many(20000);
-	assert_true(r.min >= 1048576);
-	assert_true(r.max < 1048576 + 8192);
-	fixture_turn(50 * NSEC_PER_MSEC);
-	assert_true(low > 0);
+	assert_int_equal(space_pids_add(f.space, FIRST, LONG), 0);
+	assert_false(space_pids_are_few(f.space));
+	/* Slower machines fork less in 20 ms, faster ones less than a margin of 16384. */
+	set_cursor(FIRST + LONG - 25000);
+	r = fork_many(25000);
+	assert_true(r.min >= FIRST && r.min < FIRST + LONG - 25000);
+	assert_true(r.max < FIRST + LONG);
+}
+
+static bool is_inside(void *owner)
+{
+	const struct range *want = owner;
+	pid_t last = 0;
+	FILE *file = fopen("/proc/sys/kernel/ns_last_pid", "re");
+
+	assert_true(file && fscanf(file, "%d", &last) == 1 && fclose(file) == 0);
+	return last >= want->min - 1 && last <= want->max;
+}
+
+static void await_cursor(pid_t min, pid_t max)
+{
+	fixture_wait(is_inside, &(struct range){ min, max });
+}
+
+static bool has_low(void *owner)
+{
+	return *(int *)owner > 0;
+}
+
+static void a_short_block_beside_a_long_one_is_not_used(void **state)
+{
+	struct range r;
+
+	assert_int_equal(space_pids_add(f.space, FIRST, SHORT), 0);
+	assert_true(space_pids_are_few(f.space));
+	assert_int_equal(space_pids_add(f.space, FIRST + 2 * LONG, LONG), 0);
+	assert_false(space_pids_are_few(f.space));
+	set_cursor(FIRST + 10);
+	await_cursor(FIRST + 2 * LONG, FIRST + 3 * LONG - 1);
+	r = fork_many(10);
+	assert_in_range(r.min, FIRST + 2 * LONG, FIRST + 3 * LONG - 1);
 }
 
 static void the_list_is_used_in_turn_and_numbers_in_use_are_skipped(void **state)
@@ -84,25 +128,222 @@ static void the_list_is_used_in_turn_and_numbers_in_use_are_skipped(void **state
 	pid_t sleeper;
 	struct range r;
 
-	assert_int_equal(space_pids_add(f.space, 2097152, 4096), 0);
-	assert_int_equal(space_pids_add(f.space, 3145728, 4096), 0);
-	assert_int_equal(space_pids_add(f.space, 3145728, 4096), 0); /* once more: nothing new */
+	assert_int_equal(space_pids_add(f.space, 2 * FIRST, LONG), 0);
+	assert_int_equal(space_pids_add(f.space, 3 * FIRST, LONG), 0);
+	assert_int_equal(space_pids_add(f.space, 3 * FIRST, LONG), 0); /* once more: nothing new */
+	set_cursor(2 * FIRST + LONG - 16384 - 2);
 	sleeper = fixture_sh(&f, "exec sleep 100", -1);
-	assert_in_range(sleeper, 2097152, 2097152 + 4095);
-	r = fork_many(12000);
-	assert_true(r.min >= 2097152 && r.max >= 3145728 && r.max < 3145728 + 4096);
+	assert_int_equal(sleeper, 2 * FIRST + LONG - 16384 - 1);
+	(void)fork_many(2);
+	await_cursor(3 * FIRST, 3 * FIRST + 1000);
+	set_cursor(3 * FIRST + LONG - 100);
+	await_cursor(2 * FIRST, 2 * FIRST + 1000);
+	set_cursor(sleeper - 1);
+	r = fork_many(1);
+	assert_in_range(r.min, sleeper + 1, 2 * FIRST + LONG);
 	assert_int_equal(kill(sleeper, SIGKILL), 0);
 	assert_int_equal(fixture_exit_of(&f, sleeper).status, SIGKILL);
 	assert_int_equal(space_reap(f.space, sleeper), 0);
 }
 
+/* Who is born outside: killed; who stood there before, or is here by right: not. */
+
+static pid_t fork_sleeper(void)
+{
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		(void)pause();
+		_exit(0);
+	}
+	return pid;
+}
+
+static bool is_right(void *owner, pid_t pid)
+{
+	return pid == *(pid_t *)owner;
+}
+
+static bool has_died(void *owner)
+{
+	siginfo_t info = { 0 };
+
+	(void)waitid(P_PID, *(pid_t *)owner, &info, WEXITED | WNOHANG | WNOWAIT);
+	return info.si_pid != 0;
+}
+
+static void end_sleeper(pid_t pid)
+{
+	int status;
+
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+}
+
+/* Before the cursor is moved back. */
+static void fork_sleeper_as(pid_t want)
+{
+	pid_t pid;
+
+	do {
+		set_cursor(want - 1);
+		pid = fork_sleeper();
+		if (pid != want)
+			end_sleeper(pid);
+	} while (pid != want);
+}
+
+static void whoever_is_born_outside_is_killed(void **state)
+{
+	pid_t before, strayed, right = 0, inside;
+
+	space_pids_on_stray(f.space, is_right, &right);
+	set_cursor(FIRST + LONG + 1000);
+	before = fork_sleeper();
+	assert_int_equal(before, FIRST + LONG + 1001);
+	(void)usleep(100000); /* starts are counted in hundredths of a second */
+	assert_int_equal(space_pids_add(f.space, FIRST, LONG), 0);
+	await_cursor(FIRST, FIRST + LONG - 1);
+	inside = fork_sleeper();
+	assert_in_range(inside, FIRST, FIRST + LONG - 1);
+	right = FIRST + LONG + 1101;
+	fork_sleeper_as(right);
+	strayed = right + 1;
+	fork_sleeper_as(strayed);
+	fixture_wait(has_died, &strayed);
+	assert_int_equal(waitpid(strayed, NULL, 0), strayed);
+	assert_false(has_died(&before));
+	assert_false(has_died(&inside));
+	assert_false(has_died(&right));
+	end_sleeper(before);
+	end_sleeper(inside);
+	end_sleeper(right);
+	await_cursor(FIRST, FIRST + LONG - 1);
+}
+
+/* The hard bound. */
+
+static const char *forker; /* forker.c */
+
+static pid_t run(const char *mode, const char *count)
+{
+	const char *const argv[] = { forker, mode, count, NULL };
+	const struct space_spawn spec = { .argv = argv, .group_fd = -1,
+					  .flags = SPACE_SPAWN_TRACK };
+	pid_t pid = 0;
+
+	assert_int_equal(space_spawn(f.space, &spec, &pid, NULL), 0);
+	return pid;
+}
+
+static int end_of(pid_t pid)
+{
+	struct space_exit e = fixture_exit_of(&f, pid);
+
+	assert_int_equal(space_reap(f.space, pid), 0);
+	return e.code == CLD_EXITED ? e.status : 128 + e.status;
+}
+
+static size_t count_fds_of_init(void)
+{
+	DIR *dir = opendir("/proc/1/fd");
+	size_t n = 0;
+
+	assert_non_null(dir);
+	while (readdir(dir))
+		n++;
+	(void)closedir(dir);
+	return n;
+}
+
+static bool few_fds(void *owner)
+{
+	return count_fds_of_init() <= *(size_t *)owner;
+}
+
+static void a_storm_on_few_pids_stays_inside_of_them(void **state)
+{
+	pid_t storms[4];
+	size_t fds;
+	int low = 0;
+
+	space_pids_on_low(f.space, on_low, &low);
+	assert_int_equal(space_pids_add(f.space, FIRST, SHORT), 0);
+	assert_int_equal(space_pids_add(f.space, 2 * FIRST, SHORT), 0);
+	fds = count_fds_of_init();
+	for (size_t i = 0; i < N_ELEMENTS(storms); i++)
+		storms[i] = run("storm", "3000");
+	for (size_t i = 0; i < N_ELEMENTS(storms); i++)
+		assert_int_equal(end_of(storms[i]), 0);
+	fixture_wait(has_low, &low);
+	fixture_wait(few_fds, &fds); /* and every filter's listener is closed */
+}
+
+static void a_thousand_forkers_that_live_on_have_room(void **state)
+{
+	assert_int_equal(space_pids_add(f.space, FIRST, SHORT), 0);
+	assert_int_equal(end_of(run("crowd", "1000")), 0);
+}
+
+static void fork_fails_when_all_numbers_are_taken(void **state)
+{
+	assert_int_equal(space_pids_add(f.space, FIRST, SHORT), 0);
+	assert_int_equal(end_of(run("fill", "5000")), 0);
+	/* And goes on when they are not. */
+	assert_int_equal(end_of(run("storm", "10")), 0);
+}
+
+static void forks_go_on_while_nobody_but_init_is_there(void **state)
+{
+	pid_t storm;
+
+	assert_int_equal(space_pids_add(f.space, FIRST, SHORT), 0);
+	storm = run("storm", "2000");
+	fixture_close(&f);
+	fixture_turn(300 * NSEC_PER_MSEC);
+	fixture_open(&f);
+	assert_int_equal(end_of(storm), 0);
+}
+
+static void who_strays_on_a_node_with_few_is_killed_too(void **state)
+{
+	pid_t strayed;
+
+	assert_int_equal(space_pids_add(f.space, FIRST, SHORT), 0);
+	strayed = 3 * FIRST + 1;
+	fork_sleeper_as(strayed);
+	fixture_wait(has_died, &strayed);
+	assert_int_equal(waitpid(strayed, NULL, 0), strayed);
+	assert_int_equal(end_of(run("storm", "10")), 0);
+}
+
+static void with_plenty_forks_of_before_go_on(void **state)
+{
+	pid_t storm;
+
+	assert_int_equal(space_pids_add(f.space, FIRST, SHORT), 0);
+	storm = run("storm", "2000");
+	assert_int_equal(space_pids_add(f.space, FIRST + SHORT, 2 * LONG), 0);
+	assert_false(space_pids_are_few(f.space));
+	assert_int_equal(end_of(storm), 0);
+}
+
+#define T(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
 static int tests(void)
 {
 	const struct CMUnitTest all[] = {
-		cmocka_unit_test_setup_teardown(bad_blocks_are_refused, setup, teardown),
-		cmocka_unit_test_setup_teardown(forks_stay_inside_a_small_block, setup, teardown),
-		cmocka_unit_test_setup_teardown(the_list_is_used_in_turn_and_numbers_in_use_are_skipped, setup,
-						teardown),
+		T(bad_blocks_are_refused),
+		T(forks_stay_inside_a_long_block),
+		T(a_short_block_beside_a_long_one_is_not_used),
+		T(the_list_is_used_in_turn_and_numbers_in_use_are_skipped),
+		T(whoever_is_born_outside_is_killed),
+		T(a_storm_on_few_pids_stays_inside_of_them),
+		T(a_thousand_forkers_that_live_on_have_room),
+		T(fork_fails_when_all_numbers_are_taken),
+		T(forks_go_on_while_nobody_but_init_is_there),
+		T(who_strays_on_a_node_with_few_is_killed_too),
+		T(with_plenty_forks_of_before_go_on),
 	};
 
 	return cmocka_run_group_tests_name("space_pids", all, NULL, NULL);
@@ -110,5 +351,6 @@ static int tests(void)
 
 int main(int argc, char **argv)
 {
+	forker = argv[2];
 	return fixture_main(argc, argv, tests);
 }
