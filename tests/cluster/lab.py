@@ -265,7 +265,7 @@ class Lab:
         for node, pids in by_node.items():
             self.run(node, "ssi-run", "kill", "-9", *pids, user="root")
         # Copies that nobody knows of, as well.
-        for name in ["beat", "count", "family", "holder", "journey", "watcher"]:
+        for name in ["beat", "count", "family", "forks", "holder", "journey", "watcher"]:
             for node, pid in self.copies(name):
                 self.run(node, "kill", "-9", str(pid), user="root")
 

@@ -101,6 +101,8 @@ test_arguments() {
 		--name
 		list x
 		list --no-ssid
+		up 1 --config /nonexistent
+		list --config /etc/passwd
 		kill
 		kill n1 n2
 		cut n1

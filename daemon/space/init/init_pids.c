@@ -51,7 +51,8 @@ enum {
 	UNDER_WAY_MAX = 2048, /* of a table of twice as many */
 	PURGE_MIN = 32,
 	PERIOD_MS = 20,
-	TURN_MAX = 256, /* answers before the others of ssi-init have their turn */
+	FULL_PERIODS = 10, /* between looks, if there was nothing to be seen */
+	TURN_MAX = 64,	   /* answers, or one look, before ssi-init's others have their turn */
 };
 
 #if defined(__x86_64__)
@@ -67,7 +68,8 @@ static struct run {
 static size_t n_runs, current;
 static unsigned credit;
 static struct run window;   /* where it was counted */
-static bool full;	    /* there was none, do not look again before the next tick */
+static unsigned full;	    /* there was none: so many ticks until we look again */
+static unsigned n_looks;
 static bool bound;	    /* forks are looked at */
 static pid_t seen;	    /* the cursor at the last tick */
 static bool low;	    /* to be told: the last run was left */
@@ -253,6 +255,7 @@ static void look(void)
 	const struct run *r;
 
 	credit = 0;
+	n_looks++;
 	if (last < 0 || !n_runs)
 		return;
 	if (n_under_way >= purge_at)
@@ -267,8 +270,10 @@ static void look(void)
 	purge();
 	if (r && look_ahead(r, last + 1))
 		return;
-	full = !move_on();
-	if (full && !r)
+	if (move_on())
+		return;
+	full = FULL_PERIODS;
+	if (!r)
 		cursor_write(runs[current].first); /* at least ours */
 }
 
@@ -465,10 +470,9 @@ static void on_tick(void)
 
 	(void)!read(timer_fd, &ignored, sizeof(ignored));
 	last = cursor_read();
-	if (bound && (full || last != seen)) {
-		full = false;
+	full -= full > 0;
+	if (bound && last != seen && (!full || !run_of(last)))
 		look();
-	}
 	seen = cursor_read();
 }
 
@@ -496,15 +500,13 @@ static void serve(const struct epoll_event *e)
 
 void pids_serve(void)
 {
-	struct epoll_event e[16];
-	int n;
+	unsigned before = n_looks;
+	struct epoll_event e;
 
-	for (int done = 0; done < TURN_MAX; done += n) {
-		n = epoll_wait(events_fd, e, sizeof(e) / sizeof(*e), 0);
-		if (n <= 0)
+	for (int i = 0; i < TURN_MAX && n_looks == before; i++) {
+		if (epoll_wait(events_fd, &e, 1, 0) <= 0)
 			return;
-		for (int i = 0; i < n; i++)
-			serve(&e[i]);
+		serve(&e);
 	}
 }
 
@@ -534,7 +536,7 @@ static int add_run(pid_t first, pid_t n)
 	n_runs = kept;
 	current = 0;
 	credit = 0;
-	full = false;
+	full = 0;
 	return 0;
 }
 

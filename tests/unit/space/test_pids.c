@@ -272,7 +272,7 @@ static void a_storm_on_few_pids_stays_inside_of_them(void **state)
 	assert_int_equal(space_pids_add(f.space, 2 * FIRST, SHORT), 0);
 	fds = count_fds_of_init();
 	for (size_t i = 0; i < N_ELEMENTS(storms); i++)
-		storms[i] = run("storm", "3000");
+		storms[i] = run("storm", "1000");
 	for (size_t i = 0; i < N_ELEMENTS(storms); i++)
 		assert_int_equal(end_of(storms[i]), 0);
 	fixture_wait(has_low, &low);
