@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { LEASE_FRACTION = 4 }; /* of an equal part of what is left, for who asks */
+enum { LEASE_FRACTION = 8 }; /* of what is to spare, for who asks */
 
 static size_t view_size(size_t n_nodes)
 {
@@ -258,8 +258,7 @@ uint32_t membership_map_lease_size(const struct membership_map *map, node_id nod
 	spare = left > reserved(map) ? left - reserved(map) : 0;
 	if (held >= max || (held && spare < MEMBERSHIP_PID_BLOCK))
 		return 0;
-	size = spare / (LEASE_FRACTION * (uint32_t)map->view->n_nodes);
-	size = between(MEMBERSHIP_PID_BLOCK, size, MEMBERSHIP_PID_RUN);
+	size = between(MEMBERSHIP_PID_BLOCK, spare / LEASE_FRACTION, MEMBERSHIP_PID_RUN);
 	size = between(0, between(0, size, max - held), widest);
 	return size / MEMBERSHIP_PID_BLOCK * MEMBERSHIP_PID_BLOCK;
 }

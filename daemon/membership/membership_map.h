@@ -53,9 +53,9 @@ enum {
 	MEMBERSHIP_MAP_E_EXHAUSTED, /* no PIDs are left for that node */
 };
 /*
- * The PIDs that @node is given when it asks; 0: none.  Shorter runs, the more members there are
- * and the less is left; and what is left is not below a block for each of the first
- * MEMBERSHIP_PID_NODES members.  @max: that one may hold, 0: no limit.
+ * The PIDs that @node is given when it asks; 0: none.  A part of what is to spare beyond a block
+ * for each of the first MEMBERSHIP_PID_NODES members: long runs for a few, shorter ones for more,
+ * a block for all.  @max: that one may hold, 0: no limit.
  */
 uint32_t membership_map_lease_size(const struct membership_map *map, node_id node,
 				   uint32_t max);
