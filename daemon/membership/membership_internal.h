@@ -159,6 +159,8 @@ struct membership_leader *membership_leader_free(struct membership *m);
 void membership_leader_renew(struct membership *m, struct rpc_call *call,
 			     const struct membership_renewal *renewal);
 void membership_leader_leave(struct membership *m, struct rpc_call *call, uint64_t start);
+/* It comes up, and has some already or is given its first, in next. */
+void membership_leader_first_pids(struct membership *m, node_id node);
 /* @pids: that it holds, which makes the request idempotent. */
 void membership_leader_want_pids(struct membership *m, struct rpc_call *call, uint32_t pids);
 

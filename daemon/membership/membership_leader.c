@@ -382,7 +382,7 @@ static void on_renewal_durable(struct membership_change *change, struct membersh
 		rpc_fail(w->call, RPC_CONFLICT, "the member changes, renew again");
 }
 
-static void lease_first_pids(struct membership *m, node_id node)
+void membership_leader_first_pids(struct membership *m, node_id node)
 {
 	struct membership_leader *l = m->leader;
 
@@ -434,7 +434,7 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 		l->dirty = true;
 		log_info("node %u (%s) is up, incarnation %" PRIu64, peer, n->name,
 			 n->incarnation);
-		lease_first_pids(m, peer);
+		membership_leader_first_pids(m, peer);
 	}
 	wait_durable(m, call, renewal, on_renewal_durable);
 }

@@ -229,13 +229,19 @@ static struct gap gap_at(const struct membership_map *map, size_t i)
 			     (uint32_t)(to - from) / MEMBERSHIP_PID_BLOCK * MEMBERSHIP_PID_BLOCK };
 }
 
-/* Every member that was ever up has its first block. */
+/* For members that have none yet. */
 static uint32_t reserved(const struct membership_map *map)
 {
+	bool has[MEMBERSHIP_MAX_MEMBERS] = { false };
 	uint32_t n = 0;
 
-	for (size_t i = 0; i < map->view->n_nodes; i++)
-		n += map->view->nodes[i].state != MEMBER_JOINING;
+	for (size_t i = 0; i < map->n_blocks; i++) {
+		const struct membership_node *node =
+			membership_map_member(map, map->blocks[i].node);
+
+		n += !has[node - map->view->nodes];
+		has[node - map->view->nodes] = true;
+	}
 	return n < MEMBERSHIP_PID_NODES ? (MEMBERSHIP_PID_NODES - n) * MEMBERSHIP_PID_BLOCK : 0;
 }
 

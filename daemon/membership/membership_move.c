@@ -75,6 +75,7 @@ static void move_one(struct membership *m, node_id node, enum member_state to)
 		*membership_map_start(l->next, node) = lease->start;
 		n->incarnation++;
 		n->since = 0; /* the view that is made of it */
+		membership_leader_first_pids(m, node);
 	}
 	log_info("node %u (%s) is %s", n->id, n->name,
 		 to == MEMBER_LEAVING ? "being removed" :

@@ -80,6 +80,22 @@ static uint64_t mix(uint64_t h, const void *data, size_t len)
 	return h;
 }
 
+/* A number is one node's, for ever. */
+static uint64_t check_blocks(struct machine *n, uint64_t h)
+{
+	for (pid_t b = 0; b < N_BLOCKS; b++) {
+		node_id home = membership_home(n->m, b * MEMBERSHIP_PID_BLOCK);
+		node_id *known = &n->sim->blocks[b];
+
+		h = (h ^ home) * 0x100000001b3ull;
+		if (home && !*known)
+			*known = home;
+		world_check(n->sim->w, !home || home == *known,
+			    "PID block %d is of node %u, and was of %u", b, home, *known);
+	}
+	return h;
+}
+
 static uint64_t view_hash(struct machine *n, const struct membership_view *v)
 {
 	uint64_t h = mix(0xcbf29ce484222325ull, &v->leader, sizeof(v->leader));
@@ -96,12 +112,7 @@ static uint64_t view_hash(struct machine *n, const struct membership_view *v)
 		h = mix(h, &m->history.changed, sizeof(m->history.changed));
 		h = mix(h, &m->history.lost_for, sizeof(m->history.lost_for));
 	}
-	for (pid_t b = 0; b < N_BLOCKS; b++) {
-		node_id home = membership_home(n->m, b * MEMBERSHIP_PID_BLOCK);
-
-		h = (h ^ home) * 0x100000001b3ull;
-	}
-	return h | 1;
+	return check_blocks(n, h) | 1;
 }
 
 static void check_unique(struct sim *s, const struct membership_view *v)
@@ -112,22 +123,6 @@ static void check_unique(struct sim *s, const struct membership_view *v)
 				    v->nodes[i].id != v->nodes[j].id &&
 					    strcmp(v->nodes[i].name, v->nodes[j].name) != 0,
 				    "view %" PRIu64 " has a member twice", v->epoch);
-}
-
-static void check_blocks(struct machine *n)
-{
-	for (pid_t b = 0; b < N_BLOCKS; b++) {
-		node_id home = membership_home(n->m, b * MEMBERSHIP_PID_BLOCK);
-		node_id *known = &n->sim->blocks[b];
-
-		world_check(n->sim->w,
-			    home == membership_home(n->m, (b + 1) * MEMBERSHIP_PID_BLOCK - 1),
-			    "PID block %d is of two nodes", b);
-		if (home && !*known)
-			*known = home;
-		world_check(n->sim->w, !home || home == *known,
-			    "PID block %d is of node %u, and was of %u", b, home, *known);
-	}
 }
 
 static void on_view(void *owner, const struct membership_view *v)
@@ -144,7 +139,6 @@ static void on_view(void *owner, const struct membership_view *v)
 		s->views[v->epoch] = h;
 	world_check(s->w, s->views[v->epoch] == h, "two views %" PRIu64, v->epoch);
 	check_unique(s, v);
-	check_blocks(n);
 	if (v->epoch <= s->newest)
 		return;
 	s->newest = v->epoch;

@@ -596,6 +596,23 @@ static void who_never_came_up_is_replaced(void **state)
 	assert_int_equal(state_of(f, 1, 3), MEMBER_JOINING);
 }
 
+static void who_is_removed_before_it_came_up_has_pids_when_it_is_added(void **state)
+{
+	struct fixture *f = *state;
+	node_id two = 2;
+
+	new_token(f, 60 * NSEC_PER_SEC);
+	assert_int_equal(join(f, 2, "CSR"), JOIN_ADMITTED);
+	assert_int_equal(move(f, &two, 1, MEMBER_REMOVED), 0);
+	world_boot(f->w, 2);
+	run(f, 1500);
+	assert_int_equal(state_of(f, 1, 2), MEMBER_REMOVED);
+	assert_int_equal(f->nodes[2].n_pids, 0);
+	assert_int_equal(move(f, &two, 1, MEMBER_UP), 0);
+	assert_true(f->nodes[2].lease);
+	assert_int_equal(f->nodes[2].n_pids, MEMBERSHIP_PID_RUN);
+}
+
 /* Who cannot write cannot lead, and there is nobody else here. */
 static void a_full_disk_admits_nobody_and_the_cluster_comes_back(void **state)
 {
@@ -714,6 +731,7 @@ int main(void)
 		ONE(a_token_expires),
 		ONE(a_name_in_use_is_refused_and_the_token_stays_good),
 		ONE(who_never_came_up_is_replaced),
+		ONE(who_is_removed_before_it_came_up_has_pids_when_it_is_added),
 		ONE(a_full_disk_admits_nobody_and_the_cluster_comes_back),
 		THREE(a_leader_with_a_full_disk_is_replaced),
 		ONE(the_first_token_is_taken_over_once),
