@@ -42,7 +42,7 @@ static void on_lease(void *owner, bool held)
 	events_on_lease(((struct fixture *)owner)->e, held);
 }
 
-static void on_pid_block(void *owner, pid_t first)
+static void on_pid_block(void *owner, pid_t first, uint32_t count)
 {
 }
 
