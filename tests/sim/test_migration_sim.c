@@ -140,11 +140,11 @@ static void on_lease(void *owner, bool held)
 	world_note(m->sim->w, m->slot, "lease %d", held);
 }
 
-static void on_pid_block(void *owner, pid_t first)
+static void on_pid_block(void *owner, pid_t first, uint32_t count)
 {
 	struct machine *m = owner;
 
-	(void)space_pids_add(m->space, first, MEMBERSHIP_PID_BLOCK);
+	(void)space_pids_add(m->space, first, (pid_t)count);
 }
 
 static void get_load(void *owner, struct membership_load *ret)
