@@ -49,7 +49,8 @@ enum {
  * INIT_PIDS: from now on ssi-init has the cursor of PIDs, keeps it within these
  * and all that it was told before, and every child that is no service, or is
  * bound, asks it before it forks (init_pids.c).  INIT_PIDS_PLENTY: no more of that,
- * ssid watches the cursor; forks of those that ask go on at once.
+ * forks of those that ask go on at once; ssid watches the cursor, and ssi-init as
+ * long as nobody is told events.
  */
 
 /* Outcomes, > 0 in init_reply.result; < 0 is -errno. */

@@ -53,7 +53,7 @@ struct space_pids {
 	size_t n_blocks, current;
 	bool stop, low;
 	bool few;	 /* none is long: ssi-init has the cursor */
-	bool changing;	 /* who has it */
+	bool changing;	 /* blocks come, nobody moves it */
 	bool refused;	 /* it will not */
 	nsec_t good;	 /* when the cursor was last seen inside */
 	struct space_stray stray; /* last 0: none */
@@ -223,6 +223,31 @@ void space_pids_on_event(struct space *s, const struct init_event *e)
 		tell_low(s->pids);
 }
 
+/* We come late: nobody has watched, and whoever was born meanwhile may be outside.  Below our
+ * first block is where the cursor of a new space begins. */
+static void note_missed(struct space_pids *p, pid_t last)
+{
+	for (size_t i = p->n_blocks; i-- > 0;)
+		if (last >= p->blocks[i].first) {
+			p->stray = (struct space_stray){ p->blocks[i].first + p->blocks[i].n,
+							 last, 0 };
+			return;
+		}
+}
+
+/* All blocks have come that come at once. */
+static void settle(struct space_pids *p)
+{
+	pid_t last = cursor_read(p);
+
+	if (p->n_blocks && !p->few && !find_current(p, last)) {
+		note_missed(p, last);
+		advance(p);
+	}
+	p->good = env_now(p->env);
+	p->changing = false;
+}
+
 static void on_told(struct env_fd *fd, unsigned events)
 {
 	struct space_pids *p = container_of(fd, struct space_pids, told);
@@ -232,6 +257,8 @@ static void on_told(struct env_fd *fd, unsigned events)
 
 	(void)eventfd_read(fd->fd, &ignored);
 	(void)pthread_mutex_lock(&p->lock);
+	if (p->changing)
+		settle(p);
 	stray = p->stray;
 	low = p->low;
 	p->stray.last = 0;
@@ -352,10 +379,8 @@ static void divide(struct space *s, struct space_pids *p)
 	bool few = !p->refused && !have_long(p);
 	int r = 0;
 
-	if (!few && !p->refused)
-		r = tell_init(s, &p->blocks[0], INIT_PIDS_PLENTY);
-	for (size_t i = 0; few && r == 0 && i < p->n_blocks; i++)
-		r = tell_init(s, &p->blocks[i], 0);
+	for (size_t i = 0; !p->refused && r == 0 && i < p->n_blocks; i++)
+		r = tell_init(s, &p->blocks[i], few ? 0 : INIT_PIDS_PLENTY);
 	if (few && r < 0)
 		log_error("forks cannot be looked at (%s): under many at once, PIDs outside of "
 			  "this node's may be given out",
@@ -363,11 +388,12 @@ static void divide(struct space *s, struct space_pids *p)
 	(void)pthread_mutex_lock(&p->lock);
 	p->refused = p->refused || (few && r < 0);
 	p->few = few && r == 0;
-	p->changing = false;
-	if (!p->few && !find_current(p, cursor_read(p)))
+	/* A new space: at once, before anybody is launched. */
+	if (!p->few && cursor_read(p) < p->blocks[0].first - 1)
 		advance(p);
-	p->good = env_now(p->env);
 	(void)pthread_mutex_unlock(&p->lock);
+	/* More of them may come in this turn of the loop, with the cursor in one of those. */
+	(void)eventfd_write(p->told.fd, 1);
 }
 
 int space_pids_add(struct space *s, pid_t first, pid_t n)

@@ -103,6 +103,29 @@ class Pids(Beats):
         self.lab.run("n1", "ssi-run", "kill", "-9", str(pid))
         until(lambda: pid not in self.lab.processes())
 
+    def test_a_child_that_comes_home_in_place_asks_as_before(self):
+        path = "/shared/work/child"
+        running = self.start("n1", "ssi-run", "--node", "n1", "-o", "@ID@", "sh", "-c",
+                             f"{PROGRAMS}/forks step {path} & wait")
+        pid = running.app()
+
+        def child():
+            return [p for p, row in self.lab.processes().items() if int(row["ppid"]) == pid]
+
+        [child_pid] = until(child)
+        for node in ["n2", "n1"]:
+            r = self.lab.run("n3", "ssi-migrate", str(child_pid), node)
+            self.assertEqual(r.status, 0, r)
+            self.assertEqual(self.lab.where(child_pid), node)
+        seen = len(self.numbers(path))
+        until(lambda: len(self.numbers(path)) > seen + 10)
+        self.assertEqual({number // BLOCK for number in self.numbers(path)[seen + 1:]},
+                         {pid // BLOCK})
+        status = self.lab.status_of("n1", child_pid)
+        self.assertEqual((status["Seccomp"], status["Seccomp_filters"]), ("2", "1"))
+        self.lab.run("n1", "ssi-run", "kill", "-9", str(child_pid))
+        self.assertEqual(running.result(20).status, 0)
+
     def test_set_uid_programs_are_what_they_are(self):
         self.do("n2", "sh", "-c", "install -m 4755 /usr/bin/id /var/id")
         r = self.lab.run("n2", "ssi-run", "--node", "n2", "/var/id", "-u")

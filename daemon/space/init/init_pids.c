@@ -18,6 +18,9 @@
  * ssid's threads, workers of io_uring, a write of the cursor that a fork under way
  * on another processor undoes.
  *
+ * A node that has plenty is watched by ssid; as long as there is none, by us, in the
+ * same way: runs that are long, a margin, every 20 ms.
+ *
  * Why here: pid 1 outlives every process that has the filter, so there is always
  * somebody who answers, the same one who received the call, and no ENOSYS.
  *
@@ -51,6 +54,8 @@ enum {
 	UNDER_WAY_MAX = 2048, /* of a table of twice as many */
 	PURGE_MIN = 32,
 	PERIOD_MS = 20,
+	LONG = 65536, /* a run that can be watched */
+	MARGIN = 16384,
 	FULL_PERIODS = 10, /* between looks, if there was nothing to be seen */
 	TURN_MAX = 64,	   /* answers, or one look, before ssi-init's others have their turn */
 };
@@ -71,6 +76,7 @@ static struct run window;   /* where it was counted */
 static unsigned full;	    /* there was none: so many ticks until we look again */
 static unsigned n_looks;
 static bool bound;	    /* forks are looked at */
+static bool alone;	    /* ssid is not there */
 static pid_t seen;	    /* the cursor at the last tick */
 static bool low;	    /* to be told: the last run was left */
 static pid_t stray, last_stray; /* to be told; 0: none */
@@ -463,6 +469,26 @@ static void answer(int listener)
 	(void)ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &reply);
 }
 
+/* In the place of ssid. */
+static void watch(pid_t last)
+{
+	const struct run *r = run_of(last);
+
+	if (last < 0 || !n_runs || (r && r->n >= LONG && r->first + r->n - last > MARGIN))
+		return;
+	if (!r)
+		note_stray(last);
+	for (size_t i = 1; i <= n_runs; i++) {
+		size_t next = (current + i) % n_runs;
+
+		if (runs[next].n < LONG)
+			continue;
+		current = next;
+		cursor_write(runs[next].first);
+		return;
+	}
+}
+
 static void on_tick(void)
 {
 	uint64_t ignored;
@@ -471,7 +497,9 @@ static void on_tick(void)
 	(void)!read(timer_fd, &ignored, sizeof(ignored));
 	last = cursor_read();
 	full -= full > 0;
-	if (bound && last != seen && (!full || !run_of(last)))
+	if (!bound && alone)
+		watch(last);
+	else if (bound && last != seen && (!full || !run_of(last)))
 		look();
 	seen = cursor_read();
 }
@@ -512,11 +540,18 @@ void pids_serve(void)
 
 /* What ssid says. */
 
-static int start_timer(bool on)
+static int set_timer(void)
 {
+	bool on = bound || (alone && n_runs);
 	const struct timespec period = { 0, on ? PERIOD_MS * 1000000L : 0 };
 
 	return timerfd_settime(timer_fd, 0, &(struct itimerspec){ period, period }, NULL);
+}
+
+void pids_leave_alone(bool is_alone)
+{
+	alone = is_alone;
+	(void)set_timer();
 }
 
 static int add_run(pid_t first, pid_t n)
@@ -540,17 +575,29 @@ static int add_run(pid_t first, pid_t n)
 	return 0;
 }
 
+/* It is not watched. */
+static void leave_short_run(void)
+{
+	pid_t last = cursor_read();
+	const struct run *r = run_of(last);
+
+	if (r && r->n < LONG)
+		watch(last);
+}
+
 int pids_set(pid_t first, pid_t n, bool plenty)
 {
 	static const uint32_t notify = SECCOMP_RET_USER_NOTIF;
 	int r;
 
-	if (plenty) {
-		bound = false;
-		return start_timer(false);
-	}
 	if (first <= INIT_PID_SERVICE_MAX || n <= 0 || n > INIT_PID_MAX - first)
 		return -EINVAL;
+	if (plenty) {
+		bound = false;
+		r = add_run(first, n);
+		leave_short_run();
+		return r < 0 ? r : set_timer();
+	}
 	if (syscall(SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &notify) < 0)
 		return -ENOSYS;
 	r = add_run(first, n);
@@ -561,7 +608,7 @@ int pids_set(pid_t first, pid_t n, bool plenty)
 		cursor_write(first);
 	bound = true;
 	look();
-	return start_timer(true);
+	return set_timer();
 }
 
 bool pids_tell(bool (*tell)(const struct init_event *event))

@@ -53,8 +53,10 @@ static void client_close(int *client)
 {
 	if (*client == ending_fd)
 		_exit(0); /* the kernel kills whatever is left in the space */
-	if (*client == events_fd)
+	if (*client == events_fd) {
 		events_fd = -1;
+		pids_leave_alone(true);
+	}
 	(void)close(*client);
 	*client = -1;
 }
@@ -80,6 +82,7 @@ static void hello(int client, const struct init_request *request, struct answer 
 		if (clients[i] >= 0 && clients[i] == events_fd && clients[i] != client)
 			client_close(&clients[i]);
 	events_fd = client;
+	pids_leave_alone(false);
 	children_tell_again();
 }
 

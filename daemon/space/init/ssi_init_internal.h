@@ -33,6 +33,8 @@ int pids_start(int proc_fd); /* a descriptor to poll for pids_serve(), or -errno
 void pids_serve(void);
 /* As INIT_PIDS says. */
 int pids_set(pid_t first, pid_t n, bool plenty);
+/* Is there an ssid to watch the cursor? */
+void pids_leave_alone(bool is_alone);
 bool pids_are_bound(void);
 /* One number for @tid, 0: for a child of ours.  False: there is none. */
 bool pids_take(pid_t tid);

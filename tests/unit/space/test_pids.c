@@ -4,9 +4,11 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <linux/sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -65,7 +67,8 @@ static void bad_blocks_are_refused(void **state)
 	assert_int_equal(space_pids_add(f.space, 1000, 1), -EINVAL);
 }
 
-enum { FIRST = 1048576, LONG = 65536, SHORT = 2048 };
+/* ssi-init is the same in all tests, and keeps what it was told. */
+enum { FIRST = 1048576, SOFT = 3145728, LONG = 65536, SHORT = 2048 };
 
 static void set_cursor(pid_t last)
 {
@@ -74,19 +77,6 @@ static void set_cursor(pid_t last)
 	assert_non_null(file);
 	(void)fprintf(file, "%d", last);
 	assert_int_equal(fclose(file), 0);
-}
-
-static void forks_stay_inside_a_long_block(void **state)
-{
-	struct range r;
-
-	assert_int_equal(space_pids_add(f.space, FIRST, LONG), 0);
-	assert_false(space_pids_are_few(f.space));
-	/* Slower machines fork less in 20 ms, faster ones less than a margin of 16384. */
-	set_cursor(FIRST + LONG - 25000);
-	r = fork_many(25000);
-	assert_true(r.min >= FIRST && r.min < FIRST + LONG - 25000);
-	assert_true(r.max < FIRST + LONG);
 }
 
 static bool is_inside(void *owner)
@@ -101,7 +91,22 @@ static bool is_inside(void *owner)
 
 static void await_cursor(pid_t min, pid_t max)
 {
+	fixture_turn(NSEC_PER_MSEC); /* space_pids_add() is done then */
 	fixture_wait(is_inside, &(struct range){ min, max });
+}
+
+static void forks_stay_inside_a_long_block(void **state)
+{
+	struct range r;
+
+	assert_int_equal(space_pids_add(f.space, SOFT, LONG), 0);
+	assert_false(space_pids_are_few(f.space));
+	/* Slower machines fork less in 20 ms, faster ones less than a margin of 16384. */
+	await_cursor(SOFT, SOFT + LONG - 1);
+	set_cursor(SOFT + LONG - 25000);
+	r = fork_many(25000);
+	assert_true(r.min >= SOFT && r.min < SOFT + LONG - 25000);
+	assert_true(r.max < SOFT + LONG);
 }
 
 static bool has_low(void *owner)
@@ -113,14 +118,14 @@ static void a_short_block_beside_a_long_one_is_not_used(void **state)
 {
 	struct range r;
 
-	assert_int_equal(space_pids_add(f.space, FIRST, SHORT), 0);
+	assert_int_equal(space_pids_add(f.space, SOFT, SHORT), 0);
 	assert_true(space_pids_are_few(f.space));
-	assert_int_equal(space_pids_add(f.space, FIRST + 2 * LONG, LONG), 0);
+	assert_int_equal(space_pids_add(f.space, SOFT + 2 * LONG, LONG), 0);
 	assert_false(space_pids_are_few(f.space));
-	set_cursor(FIRST + 10);
-	await_cursor(FIRST + 2 * LONG, FIRST + 3 * LONG - 1);
+	set_cursor(SOFT + 10);
+	await_cursor(SOFT + 2 * LONG, SOFT + 3 * LONG - 1);
 	r = fork_many(10);
-	assert_in_range(r.min, FIRST + 2 * LONG, FIRST + 3 * LONG - 1);
+	assert_in_range(r.min, SOFT + 2 * LONG, SOFT + 3 * LONG - 1);
 }
 
 static void the_list_is_used_in_turn_and_numbers_in_use_are_skipped(void **state)
@@ -128,19 +133,20 @@ static void the_list_is_used_in_turn_and_numbers_in_use_are_skipped(void **state
 	pid_t sleeper;
 	struct range r;
 
-	assert_int_equal(space_pids_add(f.space, 2 * FIRST, LONG), 0);
-	assert_int_equal(space_pids_add(f.space, 3 * FIRST, LONG), 0);
-	assert_int_equal(space_pids_add(f.space, 3 * FIRST, LONG), 0); /* once more: nothing new */
-	set_cursor(2 * FIRST + LONG - 16384 - 2);
+	assert_int_equal(space_pids_add(f.space, SOFT + 2 * LONG, LONG), 0);
+	assert_int_equal(space_pids_add(f.space, SOFT + 4 * LONG, LONG), 0);
+	assert_int_equal(space_pids_add(f.space, SOFT + 4 * LONG, LONG), 0); /* once more: nothing new */
+	await_cursor(SOFT + 2 * LONG, SOFT + 5 * LONG);
+	set_cursor(SOFT + 2 * LONG + LONG - 16384 - 2);
 	sleeper = fixture_sh(&f, "exec sleep 100", -1);
-	assert_int_equal(sleeper, 2 * FIRST + LONG - 16384 - 1);
+	assert_int_equal(sleeper, SOFT + 2 * LONG + LONG - 16384 - 1);
 	(void)fork_many(2);
-	await_cursor(3 * FIRST, 3 * FIRST + 1000);
-	set_cursor(3 * FIRST + LONG - 100);
-	await_cursor(2 * FIRST, 2 * FIRST + 1000);
+	await_cursor(SOFT + 4 * LONG, SOFT + 4 * LONG + 1000);
+	set_cursor(SOFT + 4 * LONG + LONG - 100);
+	await_cursor(SOFT + 2 * LONG, SOFT + 2 * LONG + 1000);
 	set_cursor(sleeper - 1);
 	r = fork_many(1);
-	assert_in_range(r.min, sleeper + 1, 2 * FIRST + LONG);
+	assert_in_range(r.min, sleeper + 1, SOFT + 2 * LONG + LONG);
 	assert_int_equal(kill(sleeper, SIGKILL), 0);
 	assert_int_equal(fixture_exit_of(&f, sleeper).status, SIGKILL);
 	assert_int_equal(space_reap(f.space, sleeper), 0);
@@ -157,6 +163,20 @@ static pid_t fork_sleeper(void)
 		_exit(0);
 	}
 	return pid;
+}
+
+/* As a restore makes one: the cursor does not move. */
+static void restore_sleeper_as(pid_t want)
+{
+	struct clone_args args = { .exit_signal = SIGCHLD, .set_tid = (uintptr_t)&want,
+				   .set_tid_size = 1 };
+	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+
+	if (pid == 0) {
+		(void)pause();
+		_exit(0);
+	}
+	assert_int_equal(pid, want);
 }
 
 static bool is_right(void *owner, pid_t pid)
@@ -195,18 +215,15 @@ static void fork_sleeper_as(pid_t want)
 
 static void whoever_is_born_outside_is_killed(void **state)
 {
-	pid_t before, strayed, right = 0, inside;
+	pid_t before = SOFT + LONG + 50, strayed, right = SOFT + LONG + 101, inside;
 
 	space_pids_on_stray(f.space, is_right, &right);
-	set_cursor(FIRST + LONG + 1000);
-	before = fork_sleeper();
-	assert_int_equal(before, FIRST + LONG + 1001);
-	(void)usleep(100000); /* starts are counted in hundredths of a second */
-	assert_int_equal(space_pids_add(f.space, FIRST, LONG), 0);
-	await_cursor(FIRST, FIRST + LONG - 1);
+	set_cursor(SOFT);
+	assert_int_equal(space_pids_add(f.space, SOFT, LONG), 0);
+	restore_sleeper_as(before);
 	inside = fork_sleeper();
-	assert_in_range(inside, FIRST, FIRST + LONG - 1);
-	right = FIRST + LONG + 1101;
+	assert_in_range(inside, SOFT, SOFT + LONG - 1);
+	fixture_turn(200 * NSEC_PER_MSEC); /* starts are counted in hundredths of a second */
 	fork_sleeper_as(right);
 	strayed = right + 1;
 	fork_sleeper_as(strayed);
@@ -218,7 +235,50 @@ static void whoever_is_born_outside_is_killed(void **state)
 	end_sleeper(before);
 	end_sleeper(inside);
 	end_sleeper(right);
-	await_cursor(FIRST, FIRST + LONG - 1);
+	await_cursor(SOFT, SOFT + LONG - 1);
+}
+
+/* At a new start of ssid they come one after the other. */
+static void whoever_is_inside_of_a_block_that_comes_later_is_left_alone(void **state)
+{
+	pid_t sleeper;
+
+	set_cursor(SOFT + 4 * LONG + 5000);
+	sleeper = fork_sleeper();
+	assert_int_equal(space_pids_add(f.space, SOFT, LONG), 0);
+	assert_int_equal(space_pids_add(f.space, SOFT + 2 * LONG, LONG), 0);
+	assert_int_equal(space_pids_add(f.space, SOFT + 4 * LONG, LONG), 0);
+	fixture_turn(100 * NSEC_PER_MSEC);
+	assert_false(has_died(&sleeper));
+	await_cursor(sleeper, SOFT + 5 * LONG);
+	end_sleeper(sleeper);
+}
+
+static void whoever_was_born_outside_while_nobody_watched_is_killed(void **state)
+{
+	pid_t strayed;
+
+	set_cursor((SOFT + 8 * LONG) + LONG + 1000);
+	strayed = fork_sleeper();
+	assert_int_equal(strayed, (SOFT + 8 * LONG) + LONG + 1001);
+	assert_int_equal(space_pids_add(f.space, (SOFT + 8 * LONG), LONG), 0);
+	fixture_wait(has_died, &strayed);
+	assert_int_equal(waitpid(strayed, NULL, 0), strayed);
+}
+
+static void init_watches_while_there_is_no_ssid(void **state)
+{
+	struct range r;
+
+	assert_int_equal(space_pids_add(f.space, SOFT, LONG), 0);
+	await_cursor(SOFT, SOFT + LONG - 1);
+	fixture_close(&f);
+	set_cursor(SOFT + LONG - 25000);
+	r = fork_many(25000);
+	fixture_open(&f);
+	/* Or a block of an earlier test. */
+	assert_true(r.min >= FIRST && r.max < SOFT + 9 * LONG);
+	assert_true(r.max < SOFT + LONG || r.max >= SOFT + 2 * LONG);
 }
 
 /* The hard bound. */
@@ -322,6 +382,7 @@ static void with_plenty_forks_of_before_go_on(void **state)
 	pid_t storm;
 
 	assert_int_equal(space_pids_add(f.space, FIRST, SHORT), 0);
+	assert_int_equal(space_pids_add(f.space, 2 * FIRST, SHORT), 0);
 	storm = run("storm", "2000");
 	assert_int_equal(space_pids_add(f.space, FIRST + SHORT, 2 * LONG), 0);
 	assert_false(space_pids_are_few(f.space));
@@ -334,16 +395,19 @@ static int tests(void)
 {
 	const struct CMUnitTest all[] = {
 		T(bad_blocks_are_refused),
-		T(forks_stay_inside_a_long_block),
-		T(a_short_block_beside_a_long_one_is_not_used),
-		T(the_list_is_used_in_turn_and_numbers_in_use_are_skipped),
-		T(whoever_is_born_outside_is_killed),
 		T(a_storm_on_few_pids_stays_inside_of_them),
 		T(a_thousand_forkers_that_live_on_have_room),
 		T(fork_fails_when_all_numbers_are_taken),
 		T(forks_go_on_while_nobody_but_init_is_there),
 		T(who_strays_on_a_node_with_few_is_killed_too),
 		T(with_plenty_forks_of_before_go_on),
+		T(forks_stay_inside_a_long_block),
+		T(a_short_block_beside_a_long_one_is_not_used),
+		T(the_list_is_used_in_turn_and_numbers_in_use_are_skipped),
+		T(whoever_is_born_outside_is_killed),
+		T(whoever_is_inside_of_a_block_that_comes_later_is_left_alone),
+		T(whoever_was_born_outside_while_nobody_watched_is_killed),
+		T(init_watches_while_there_is_no_ssid),
 	};
 
 	return cmocka_run_group_tests_name("space_pids", all, NULL, NULL);
