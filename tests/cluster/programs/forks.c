@@ -2,7 +2,8 @@
  * forks storm COUNT: eight processes fork COUNT times each, and make a thread now and then.
  * Prints "LOWEST HIGHEST FAILED" of their numbers; exit 1 if a fork failed.
  *
- * forks fill COUNT: fork until it fails or they are COUNT, print how many they are, and wait.
+ * forks fill COUNT: fork until they are COUNT, or it fails for a second; print how many they
+ * are, and wait.
  *
  * forks step FILE: fork every 20 ms, and write the child's number to FILE.
  */
@@ -88,15 +89,17 @@ static int step(const char *path)
 
 static int fill(int n)
 {
-	int i;
+	int i = 0;
 
-	for (i = 0; i < n; i++) {
+	for (int failed = 0; i < n && failed < 20;) {
 		pid_t pid = fork();
 
 		if (pid == 0)
 			(void)pause();
-		if (pid < 0)
-			break;
+		i += pid > 0;
+		failed = pid > 0 ? 0 : failed + 1;
+		if (failed)
+			(void)usleep(50000);
 	}
 	printf("%d\n", i);
 	(void)fflush(stdout);
