@@ -411,7 +411,7 @@ static void reconcile(struct process_room *p)
 static int open_table(struct process_room *p, bool *ret_fresh)
 {
 	void *memory;
-	bool fresh;
+	bool fresh = false;
 	int r;
 
 	r = space_state(p->space, "process/table", process_table_size(), &memory,
