@@ -22,6 +22,7 @@
 #include <sys/stat.h>
 
 #define CHECK_MAX (30 * NSEC_PER_SEC)
+#define CHECK_PAUSE (5 * NSEC_PER_SEC) /* before another one, when it failed */
 #define KILL_MAX (5 * NSEC_PER_SEC)
 
 /* Text that only the patched program holds. */
@@ -72,15 +73,21 @@ void criu_look_at(struct criu *c, pid_t pid)
 		look_into(c, fd);
 }
 
+/* It may have failed for want of memory or PIDs, when we began: not for ever. */
 static void on_checked(void *owner, bool ok, const char *text)
 {
 	struct criu *c = owner;
+	bool told = c->features.known && !ok;
 
 	c->features.known = true;
 	c->features.check_ok = ok;
 	(void)snprintf(c->features.problem, sizeof(c->features.problem), "%s", text);
 	if (!ok)
+		(void)env_arm(c->env, &c->check_again, CHECK_PAUSE);
+	if (!ok && !told)
 		log_warning("criu does not work here, nothing can be moved or saved: %s", text);
+	else if (!ok)
+		log_debug("criu does not work here yet: %s", text);
 	else if (!c->features.stream || !c->features.restore_in_place ||
 		 !c->features.user_processes)
 		log_notice("criu %s lacks patches, not all can be moved: see ssi doctor",
@@ -123,6 +130,14 @@ static int start_check(struct criu *c)
 	return err_fold(r);
 }
 
+static void on_check_again(struct env_timer *timer)
+{
+	struct criu *c = container_of(timer, struct criu, check_again);
+
+	if (start_check(c) < 0)
+		on_checked(c, false, "it cannot be started");
+}
+
 int criu_new(struct criu **ret, const struct env *env, struct space *space,
 	     const struct criu_config *config)
 {
@@ -134,6 +149,7 @@ int criu_new(struct criu **ret, const struct env *env, struct space *space,
 		return err_origin(-ENOMEM);
 	*c = (struct criu){ .env = env, .space = space, .path = strdup(config->path),
 			    .libexec_dir = strdup(config->libexec_dir) };
+	c->check_again.cb = on_check_again;
 	c->private_dir_fd = fcntl(config->private_dir_fd, F_DUPFD_CLOEXEC, 3);
 	if (c->private_dir_fd < 0)
 		r = err_origin(-errno);
@@ -178,6 +194,7 @@ struct criu *criu_free(struct criu *c)
 
 	if (!c)
 		return NULL;
+	env_disarm(c->env, &c->check_again);
 	while ((run = c->runs)) {
 		c->runs = run->next;
 		abandon(run);

@@ -19,6 +19,7 @@ struct criu {
 	char *path, *libexec_dir;
 	int private_dir_fd;
 	struct criu_features features;
+	struct env_timer check_again;
 	uint64_t n_runs; /* ever */
 	struct criu_run *runs;
 	struct criu_run *warm; /* of CRIU_RUN_WARM, one of them */
