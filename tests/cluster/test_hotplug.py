@@ -35,12 +35,11 @@ class Hotplug(beats.Beats):
         return [n for n in self.lab.nodes if n not in names]
 
     def tearDown(self):
-        super().tearDown()
         # Whatever a test leaves: all are members again.
         at = next(n for n in self.lab.nodes if self.states(n)[n] == "up")
         if out := [n for n, s in self.states(at).items() if s == "removed"]:
             self.add(at, *out)
-        self.lab.settle()
+        super().tearDown()
 
     def test_a_removed_node_is_empty_and_comes_back_by_command_only(self):
         running, pid = self.beat(node="n2")

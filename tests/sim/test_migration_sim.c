@@ -373,7 +373,8 @@ static struct sim_process *live_copy(struct sim_soul *soul)
 
 static void launch(struct sim *s)
 {
-	struct process_launch l = { .stdio = { -1, -1, -1 } };
+	char *argv[] = { (char *)"soul", NULL };
+	struct process_launch l = { .argv = argv, .stdio = { -1, -1, -1 } };
 	struct machine *m = any_machine(s);
 	struct sim_soul *soul;
 	unsigned n = 0;
