@@ -42,6 +42,7 @@ struct leaving {
 	struct process_member member;
 	bool guest; /* home elsewhere: killed, nothing stays */
 	bool done;  /* is a shadow already */
+	bool newer; /* it has come again since: not the one that leaves */
 	int socket; /* what will be its descriptor 3 */
 	struct inject *inject;
 	enum leaving_result result;
@@ -91,6 +92,9 @@ static int prepare(struct process_departure *d, struct leaving *l, node_id to)
 	const struct process_entry *found = process_table_find(p->table, m->pid);
 	int r;
 
+	l->newer = found && found->record.generation > m->generation;
+	if (l->newer)
+		return 0;
 	/* Not a new move: repeated after a restart of ssid, or come home in vain. */
 	if (found && found->record.generation == m->generation) {
 		e.sequence = found->sequence;
@@ -305,7 +309,7 @@ static void hold_all(struct process_departure *d)
 		struct leaving *l = &d->leaving[i];
 		int r;
 
-		if (l->done)
+		if (l->done || l->newer)
 			continue;
 		r = l->guest ? INJECT_E_GONE
 			     : inject_attach(&l->inject, d->proc_fd, l->member.pid);
@@ -345,7 +349,7 @@ int process_depart_work(struct process_departure *d)
 
 		if (l->inject)
 			replace(d, l);
-		if (!l->guest && l->result == LEFT)
+		if (!l->guest && !l->newer && l->result == LEFT)
 			(void)space_group_take(d->shadows, l->member.pid);
 	}
 	return err_fold(r);
