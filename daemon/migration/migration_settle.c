@@ -135,6 +135,11 @@ static void next_depart(struct migration_source *s)
 	int r;
 
 	sm_move(&s->sm, SOURCE_DEPARTING);
+	/* A predecessor came as far as to have none of it left, and perhaps no shadow. */
+	if (s->resumed && !s->n_members) {
+		process_arrive_left(s->room->n.process, s->root, NULL, 0, s->group);
+		return finish(s);
+	}
 	if (s->pipes)
 		tree_pipes_commit(s->pipes, s->target);
 	r = process_depart_begin(s->room->n.process, s->members, s->n_members, s->group,

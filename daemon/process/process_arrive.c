@@ -309,12 +309,12 @@ void process_arrive_end(struct process_arrival *a, bool ok)
 
 	if (!ok && !a->back)
 		(void)wait_gone(a);
-	for (size_t i = 0; i < a->n; i++) {
-		if (ok)
-			stands_here(a, &a->of[i].member);
-		else
-			stands_away(a, i);
-	}
+	/* The root last: a successor who finds its record has those of all.  Of shadows
+	 * parents stand first. */
+	for (size_t i = a->n; ok && i-- > 0;)
+		stands_here(a, &a->of[i].member);
+	for (size_t i = 0; !ok && i < a->n; i++)
+		stands_away(a, i);
 	TAILQ_FOREACH (l, &a->left, entry)
 		signal_forward(a->room, &l->signal);
 	arrival_free(a);
@@ -375,7 +375,12 @@ int process_arrive_adopt(struct process_room *p, const struct process_member *me
 	struct process_arrival *a;
 	struct proc_stat s;
 
-	if (n_members == 0 || process_table_find(p->table, members[0].pid))
+	if (n_members == 0)
+		return 0;
+	e = process_table_find(p->table, members[0].pid);
+	/* Home it may have come, and the record is still that of its shadow. */
+	if (e && (e->record.state != PROCESS_AWAY ||
+		  e->record.generation >= members[0].generation))
 		return 0;
 	a = calloc(1, sizeof(*a) + n_members * sizeof(a->of[0]));
 	if (!a)
@@ -391,3 +396,4 @@ int process_arrive_adopt(struct process_room *p, const struct process_member *me
 	process_arrive_end(a, true);
 	return 0;
 }
+	const struct process_entry *e;

@@ -363,27 +363,27 @@ static void settle(struct process_departure *d, struct leaving *l)
 	const struct process_entry *found = process_table_find(p->table, l->member.pid);
 	struct process_entry e;
 	struct proc_stat s;
-	bool orphan;
+	bool orphan; /* it could not become one, and nobody but ssi-init sees its end */
 
-	if (l->guest || !found || found->record.state != PROCESS_AWAY)
+	if (l->guest || l->newer || !found || found->record.state != PROCESS_AWAY)
 		return;
+	orphan = l->result == FAILED &&
+		 (proc_stat_read(d->proc_fd, l->member.pid, &s) < 0 || s.ppid < 300);
+	if (orphan) {
+		shadow_drop(p, l->member.pid);
+		(void)space_reap(p->space, l->member.pid);
+		if (shadow_spawn(p, &l->member, SPACE_SPAWN_TRACK) != 0)
+			log_warning("process %d has no shadow here PID=%d",
+				    l->member.pid, l->member.pid);
+	}
+	/* Not before its shadow stands: without one it would be taken for a killed one. */
 	e = *found;
 	e.record.moving = false;
 	(void)room_put(p, &e); /* replaces: cannot be full */
-	if (l->result == LEFT) {
-		place_settled(p, l->member.pid);
-		return;
-	}
-	orphan = proc_stat_read(d->proc_fd, l->member.pid, &s) < 0 || s.ppid < 300;
-	if (l->result == KILLED || !orphan) {
+	if (l->result != LEFT && !orphan)
 		shadow_killed(p, l->member.pid);
-		return;
-	}
-	shadow_drop(p, l->member.pid);
-	(void)space_reap(p->space, l->member.pid);
-	if (shadow_spawn(p, &l->member, SPACE_SPAWN_TRACK) != 0)
-		log_warning("process %d has no shadow here PID=%d", l->member.pid,
-			    l->member.pid);
+	else
+		place_settled(p, l->member.pid);
 }
 
 void process_depart_end(struct process_departure *d)
