@@ -189,9 +189,24 @@ static void forward(struct shadow *s)
 		(void)env_arm(p->env, &s->again, again_after);
 }
 
+/* It was told to end.  What it read before that may have stopped it again. */
+static bool wake_again(struct shadow *s)
+{
+	const struct process_entry *e = process_table_find(s->room->table, s->pid);
+
+	if (!e || e->record.state != PROCESS_ENDED || s->watch.fd < 0)
+		return false;
+	shadow_wake(s->room, s->pid);
+	(void)env_arm(s->room->env, &s->again, again_after);
+	return true;
+}
+
 static void on_again(struct env_timer *t)
 {
-	forward(container_of(t, struct shadow, again));
+	struct shadow *s = container_of(t, struct shadow, again);
+
+	if (!wake_again(s))
+		forward(s);
 }
 
 /* -- Reports -- */
@@ -515,6 +530,7 @@ void shadow_end(struct process_room *p, pid_t pid, int code, int status)
 	shadow_command(p, pid, &c);
 	shadow_wake(p, pid);
 }
+	(void)env_arm(p->env, &s->again, again_after);
 
 void shadow_change(struct process_room *p, pid_t pid, enum wire_change_what what,
 		   int signal)
