@@ -303,10 +303,32 @@ static void stands_away(struct process_arrival *a, size_t i)
 	set_moving(p, m->pid, false);
 }
 
+/* What a shadow had sent may have come to the place, and wait there: it goes with its number,
+ * behind which the next shadow begins.  Who came home knows no numbers. */
+static void number_left(struct process_arrival *a, bool ok)
+{
+	struct left *l;
+
+	TAILQ_FOREACH (l, &a->left, entry) {
+		const struct process_entry *found =
+			process_table_find(a->room->table, l->signal.pid);
+		struct process_entry e;
+
+		if (ok)
+			l->signal.sequence = 0;
+		if (!found || found->sequence >= l->signal.sequence)
+			continue;
+		e = *found;
+		e.sequence = l->signal.sequence;
+		(void)room_put(a->room, &e); /* replaces: cannot be full */
+	}
+}
+
 void process_arrive_end(struct process_arrival *a, bool ok)
 {
 	struct left *l;
 
+	number_left(a, ok);
 	if (!ok && !a->back)
 		(void)wait_gone(a);
 	/* The root last: a successor who finds its record has those of all.  Of shadows
@@ -373,6 +395,7 @@ int process_arrive_adopt(struct process_room *p, const struct process_member *me
 			 size_t n_members)
 {
 	struct process_arrival *a;
+	const struct process_entry *e;
 	struct proc_stat s;
 
 	if (n_members == 0)
@@ -396,4 +419,3 @@ int process_arrive_adopt(struct process_room *p, const struct process_member *me
 	process_arrive_end(a, true);
 	return 0;
 }
-	const struct process_entry *e;

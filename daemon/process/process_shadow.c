@@ -436,11 +436,12 @@ void shadow_stop(struct process_room *p)
 /* What it had taken and nobody got yet; its own end is closed afterwards. */
 void shadow_fold(struct process_room *p, pid_t pid, shadow_left_cb left, void *owner)
 {
+	const struct process_entry *e = process_table_find(p->table, pid);
 	struct shadow *s = find(p, pid);
 	struct shadow_report r;
 	struct wire_signal signal;
 
-	if (!s)
+	if (!s || !e)
 		return;
 	wire_cancel(&s->call);
 	s->busy = true; /* nothing is sent from here any more */
@@ -451,9 +452,9 @@ void shadow_fold(struct process_room *p, pid_t pid, shadow_left_cb left, void *o
 	for (; s->n; s->n--, s->first = (s->first + 1) % SHADOW_JOURNAL) {
 		if (is_our_own(s, &s->queue[s->first]))
 			continue;
-		signal = (struct wire_signal){.pid = pid};
+		signal = (struct wire_signal){.pid = pid,
+					      .generation = e->record.generation};
 		take_from_report(&s->queue[s->first], &signal);
-		signal.sequence = 0;
 		left(owner, &signal);
 	}
 	s->busy = false;
@@ -529,8 +530,8 @@ void shadow_end(struct process_room *p, pid_t pid, int code, int status)
 	}
 	shadow_command(p, pid, &c);
 	shadow_wake(p, pid);
-}
 	(void)env_arm(p->env, &s->again, again_after);
+}
 
 void shadow_change(struct process_room *p, pid_t pid, enum wire_change_what what,
 		   int signal)

@@ -88,6 +88,8 @@ static void on_place(struct wire_call *c, enum rpc_status status, const char *te
 		return;
 	}
 	a->call.done = on_signalled;
+	if (a->signal.sequence) /* a shadow's: by the move that its home knows of */
+		a->signal.generation = answer->generation;
 	if (wire_signal(a->room->rpc, &a->call, answer->place, &a->signal) < 0)
 		ask_later(a, RPC_FAILED, "out of memory");
 }
