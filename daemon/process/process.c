@@ -62,6 +62,13 @@ int room_real(struct process_room *p, pid_t pid, struct proc_stat *ret)
 	return 0;
 }
 
+bool room_is_leaving(struct process_room *p, pid_t pid)
+{
+	struct proc_stat s;
+
+	return signal_held(p, pid) && room_real(p, pid, &s) == 0;
+}
+
 bool room_below(struct process_room *p, pid_t pid, pid_t ancestor)
 {
 	struct proc_stat s;
@@ -307,19 +314,17 @@ void room_on_where(struct process_room *p, struct rpc_call *call, pid_t pid)
 }
 
 /* This node's space began anew while the process was away: a shadow holds its PID again, a
- * child of ssi-init.  Else the process itself stands there still, and is about to leave. */
+ * child of ssi-init. */
 static int stand_in(struct process_room *p, const struct process_record *d)
 {
-	struct proc_stat s;
 	struct process_member m = {.pid = d->pid,
 				   .pgid = d->pid,
 				   .sid = d->pid,
 				   .app = d->app,
 				   .uid = d->uid};
+	int r = shadow_spawn(p, &m, SPACE_SPAWN_TRACK);
 
-	if (proc_stat_read(space_proc_fd(p->space), d->pid, &s) == 0)
-		return 0;
-	return err_fold(shadow_spawn(p, &m, SPACE_SPAWN_TRACK));
+	return r == PROCESS_E_TAKEN ? 0 : err_fold(r);
 }
 
 /* A node says that it runs one of ours. */
@@ -329,6 +334,10 @@ void room_on_placed(struct process_room *p, struct rpc_call *call,
 	const struct process_entry *found = process_table_find(p->table, d->pid);
 	struct process_entry e = {.record = *d};
 
+	if (room_is_leaving(p, d->pid)) {
+		rpc_fail(call, RPC_DOWN, "process %d is about to leave", d->pid);
+		return;
+	}
 	if (found) {
 		e = *found;
 		if (e.record.state == PROCESS_ENDED ||

@@ -134,19 +134,6 @@ void change_tell(struct process_room *p, const struct process_record *d,
 
 /* -- At the home -- */
 
-/* It runs elsewhere already, and our original has not become its shadow yet. */
-static bool is_leaving(struct process_room *p, const struct process_entry *e,
-		       const struct wire_change *news)
-{
-	struct proc_stat s;
-
-	if (e)
-		return e->record.state == PROCESS_HERE &&
-		       news->generation > e->record.generation;
-	return membership_home(p->membership, news->pid) == room_self(p) &&
-	       signal_held(p, news->pid) && room_real(p, news->pid, &s) == 0;
-}
-
 /* An older copy's end (it was left behind by a move) is no news; a newer one's is, also if
  * it comes before we are told of its move. */
 static bool is_news(const struct process_entry *e, node_id peer,
@@ -163,9 +150,8 @@ void change_on_call(struct process_room *p, struct rpc_call *call, node_id peer,
 {
 	const struct process_entry *e = process_table_find(p->table, news->pid);
 
-	if (is_leaving(p, e, news)) {
-		rpc_fail(call, RPC_CONFLICT, "process %d is about to leave",
-			 news->pid);
+	if (room_is_leaving(p, news->pid)) {
+		rpc_fail(call, RPC_DOWN, "process %d is about to leave", news->pid);
 		return;
 	}
 	if (!e || e->record.home != room_self(p)) {

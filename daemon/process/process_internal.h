@@ -115,6 +115,9 @@ bool room_is_shadow(struct process_room *p, pid_t pid);
 /* A process of an application that really runs here?  PROCESS_E_ABSENT. */
 int room_real(struct process_room *p, pid_t pid, struct proc_stat *ret);
 bool room_up(const struct process_room *p, node_id node);
+/* It may run elsewhere already, and our original has not become its shadow yet: what its home
+ * is told of it must wait until that is decided. */
+bool room_is_leaving(struct process_room *p, pid_t pid);
 void room_on_where(struct process_room *p, struct rpc_call *call, pid_t pid);
 void room_on_placed(struct process_room *p, struct rpc_call *call,
 		    const struct process_record *d, uint64_t incarnation);
