@@ -362,7 +362,7 @@ static void make_task(struct criu_run *run, const struct image_task *t)
 		if (soul->pid == t->pid && !p->soul)
 			p->soul = soul;
 	assert(p->soul);
-	(void)space_group_take(run->leaf, t->pid);
+	p->group = sim_group(m, space_group_path(run->leaf)); /* born there */
 }
 
 static bool make_tree(struct criu_run *run)
@@ -394,7 +394,8 @@ static bool hold_tree(struct criu_run *run)
 			return false;
 	}
 	for (size_t k = 0; k < run->n_tasks; k++) {
-		(void)space_group_take(run->restore.group, run->tasks[k].pid);
+		if (space_group_take(run->restore.group, run->tasks[k].pid) != 0)
+			return false;
 		sim_find(m, run->tasks[k].pid)->restoring = false;
 	}
 	return true;

@@ -37,7 +37,7 @@ struct sim_soul *sim_soul_new(struct sim_kernel *k, pid_t pid, pid_t app, unsign
 	return soul;
 }
 
-unsigned sim_soul_copies(const struct sim_soul *soul, struct sim_process **ret_last)
+unsigned sim_soul_copies(const struct sim_soul *soul, bool newest, struct sim_process **ret_last)
 {
 	unsigned n = 0;
 
@@ -45,7 +45,7 @@ unsigned sim_soul_copies(const struct sim_soul *soul, struct sim_process **ret_l
 		struct sim_process *p = sim_find(&sim_kernel->machines[i], soul->pid);
 
 		if (!p || p->soul != soul || p->restoring || p->zombie ||
-		    p->step != soul->step)
+		    (newest && p->step != soul->step))
 			continue;
 		*ret_last = p;
 		n++;
@@ -59,19 +59,37 @@ void sim_soul_leaves(struct sim_process *p, enum sim_end end)
 	struct sim_process *last;
 
 	p->live = false;
+	if (soul && soul->doubtful && sim_soul_copies(soul, false, &last) > 0)
+		return;
 	if (!soul || p->restoring || soul->end != SIM_LIVES || p->step != soul->step ||
-	    sim_soul_copies(soul, &last) > 0)
+	    sim_soul_copies(soul, true, &last) > 0)
 		return;
 	if (end == SIM_GIVEN_UP && soul->may_die)
 		end = SIM_SIGNALLED;
-	world_check(sim_kernel->w, end != SIM_GIVEN_UP || soul->was_lost,
+	world_check(sim_kernel->w, end != SIM_GIVEN_UP || soul->was_lost || soul->went_back,
 		    "the last copy of process %d is killed on machine %u", soul->pid,
 		    p->machine->slot);
 	soul->end = end;
+	soul->died_on = p->machine;
+	soul->n_cuts = p->machine->n_cuts - (end == SIM_POWER);
 	soul->code = p->code;
 	soul->status = p->status;
 	world_note(sim_kernel->w, p->machine->slot, "process %d is no more: %d (%d %d)",
 		   soul->pid, end, p->code, p->status);
+}
+
+/*
+ * Its target ran it and died with the power, or is out of the cluster, before the source had heard
+ * so: the source can only go on with what it has.
+ */
+static void go_back(struct sim_process *p)
+{
+	struct sim_soul *soul = p->soul;
+
+	world_note(sim_kernel->w, p->machine->slot, "process %d goes on as it was", soul->pid);
+	soul->end = SIM_LIVES;
+	soul->step = p->step;
+	soul->went_back = true;
 }
 
 static void run(struct sim_process *p)
@@ -83,10 +101,14 @@ static void run(struct sim_process *p)
 		struct sim_process *other =
 			sim_find(&sim_kernel->machines[i], soul->pid);
 
-		world_check(w, !other || other == p || other->soul != soul || !other->live,
+		world_check(w,
+			    !other || other == p || other->soul != soul || !other->live ||
+				    soul->doubtful,
 			    "process %d runs on machine %u, and on %u", soul->pid,
 			    p->machine->slot, i);
 	}
+	if (p->step < soul->step && (soul->end == SIM_POWER || soul->doubtful))
+		go_back(p);
 	world_check(w, p->step == soul->step,
 		    "process %d runs again on machine %u as it was before step %" PRIu64,
 		    soul->pid, p->machine->slot, soul->step);
@@ -335,6 +357,41 @@ int sim_give(struct sim_machine *m, int fd)
 
 /* The end of ssid, and of the machine. */
 
+/* The memory that ssi-init keeps is as it is now, whatever the rooms go on to do. */
+static void save_states(struct sim_machine *m)
+{
+	struct sim_kept *k;
+
+	LIST_FOREACH(k, &m->kept, in) {
+		if (!k->size)
+			continue;
+		k->saved = malloc(k->size);
+		assert(k->saved && pread(k->fd, k->saved, k->size, 0) == (ssize_t)k->size);
+	}
+}
+
+static void put_states_back(struct sim_machine *m)
+{
+	struct sim_kept *k;
+
+	LIST_FOREACH(k, &m->kept, in) {
+		if (!k->saved)
+			continue;
+		assert(pwrite(k->fd, k->saved, k->size, 0) == (ssize_t)k->size);
+		free(TAKE(k->saved));
+	}
+}
+
+bool sim_is_deaf(struct sim_machine *m)
+{
+	if (m->deaf || !m->die_after || --m->die_after)
+		return m->deaf;
+	world_note(sim_kernel->w, m->slot, "is killed in the middle");
+	save_states(m);
+	world_mute(sim_kernel->w, m->slot);
+	return m->deaf = m->dying = true;
+}
+
 void sim_kernel_dying(struct sim_machine *m)
 {
 	m->deaf = true;
@@ -346,6 +403,7 @@ static void lose_power(struct sim_machine *m)
 	struct sim_group *g;
 	struct sim_kept *k;
 
+	m->n_cuts++;
 	while ((p = LIST_FIRST(&m->processes))) {
 		p->tracked = false;
 		if (p->zombie)
@@ -376,14 +434,18 @@ void sim_kernel_died(struct sim_machine *m, bool power)
 			(void)close(m->given[i].fd);
 	m->n_given = 0;
 	m->space = NULL;
+	put_states_back(m);
 	/* What a tracer of it held runs on. */
 	LIST_FOREACH(p, &m->processes, in) {
 		p->held = 0;
+		if (p->soul && (p->restoring || (p->group && p->group->frozen)))
+			p->soul->repeats = true;
 		sim_look(p);
 	}
 	if (power)
 		lose_power(m);
-	m->deaf = false;
+	m->deaf = m->dying = false;
+	m->die_after = 0;
 }
 
 void sim_kernel_init(struct sim_kernel *k, struct world *w)

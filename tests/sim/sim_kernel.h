@@ -12,6 +12,9 @@
  * it would run: restored, no shadow, in no frozen group, not held by the injection door.
  * It has a step, one more than the last one that anybody has made; so a copy that runs
  * again after a newer one did is found at once, as is a second one beside it.
+ *
+ * Until nodes are fenced a machine that a view has out goes on with what it has, and its target
+ * or source goes on as well: the soul is doubtful until one copy is left.
  */
 #include "space.h"
 #include "shadow_protocol.h"
@@ -36,8 +39,13 @@ struct sim_soul {
 	unsigned home; /* machine that it was born on */
 	uint64_t step; /* the last that was made */
 	bool may_die;  /* a signal that kills was sent */
-	bool was_lost; /* a view had a machine out that it may have been on */
+	bool was_lost; /* a view had a machine out that a copy was on */
+	bool doubtful; /* and it has not come to one copy again */
+	bool went_back; /* an older copy goes on */
+	bool repeats;   /* ssid was killed during a move: its signals may come twice */
 	enum sim_end end;
+	struct sim_machine *died_on;
+	unsigned n_cuts; /* of that one's power, before */
 	int code, status;
 	uint32_t n_signals, n_sent, n_surely; /* SIGUSR1: taken, sent, with success */
 };
@@ -78,12 +86,15 @@ struct sim_kept {
 	char name[64];
 	int fd;
 	size_t size; /* of a state */
+	void *saved; /* what was in it when ssid was killed */
 };
 
 struct sim_machine {
 	struct sim_kernel *kernel;
-	unsigned slot;
+	unsigned slot, n_cuts;
 	bool deaf; /* its ssid is dying: what the rooms do reaches nobody */
+	bool dying; /* was killed in the middle of its event */
+	unsigned die_after; /* so many calls of doors; 0: not */
 	LIST_HEAD(, sim_process) processes;
 	LIST_HEAD(, sim_group) groups;
 	LIST_HEAD(, sim_kept) kept;
@@ -113,6 +124,8 @@ void sim_kernel_fini(struct sim_kernel *k);
 /* Of the machine that acts. */
 struct sim_machine *sim_here(void);
 
+/* A door is called.  True: ssid is dead, nothing happens. */
+bool sim_is_deaf(struct sim_machine *m);
 /* The rooms of ssid are being freed, and are no more.  @power: all else is gone as well. */
 void sim_kernel_dying(struct sim_machine *m);
 void sim_kernel_died(struct sim_machine *m, bool power);
@@ -137,8 +150,8 @@ void sim_group_freeze(struct sim_machine *m, struct sim_group *g, bool frozen);
 void sim_group_kill(struct sim_machine *m, struct sim_group *g);
 
 struct sim_soul *sim_soul_new(struct sim_kernel *k, pid_t pid, pid_t app, unsigned home);
-/* Its copies that have the last step. */
-unsigned sim_soul_copies(const struct sim_soul *soul, struct sim_process **ret_last);
+/* Its copies; @newest: that have the last step. */
+unsigned sim_soul_copies(const struct sim_soul *soul, bool newest, struct sim_process **ret_last);
 
 /* This copy is no more: was it the last one? */
 void sim_soul_leaves(struct sim_process *p, enum sim_end end);

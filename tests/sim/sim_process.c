@@ -84,14 +84,14 @@ int process_kernel_signal(pid_t pid, int signal)
 {
 	struct sim_machine *m = sim_here();
 
-	return m->deaf ? 0 : sim_signal(m, pid, signal, NULL, true);
+	return sim_is_deaf(m) ? 0 : sim_signal(m, pid, signal, NULL, true);
 }
 
 int process_kernel_queue(pid_t pid, int signal, const siginfo_t *info)
 {
 	struct sim_machine *m = sim_here();
 
-	return m->deaf ? 0 : sim_signal(m, pid, signal, info, true);
+	return sim_is_deaf(m) ? 0 : sim_signal(m, pid, signal, info, true);
 }
 
 int process_kernel_watch(pid_t pid)
@@ -123,7 +123,7 @@ int process_kernel_connect(int listen_fd, int *ret_ours, int *ret_theirs)
 	int ends[2];
 
 	(void)listen_fd;
-	if (m->deaf)
+	if (sim_is_deaf(m))
 		return -ENOTCONN;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) < 0)
 		return -errno;

@@ -117,7 +117,7 @@ int space_spawn(struct space *s, const struct space_spawn *spec, pid_t *ret_pid,
 	struct sim_process *p;
 
 	assert(!ret_pidfd && spec->n_fds >= 1);
-	if (m->deaf)
+	if (sim_is_deaf(m))
 		return -ENOTCONN;
 	if (!pid)
 		return SPACE_E_FULL;
@@ -141,7 +141,7 @@ int space_track(struct space *s, pid_t pid)
 
 	if (!p || p->ppid != 1)
 		return SPACE_E_ABSENT;
-	if (!s->machine->deaf)
+	if (!sim_is_deaf(s->machine))
 		p->tracked = true;
 	world_note(sim_kernel->w, s->machine->slot, "%d is tracked", pid);
 	return 0;
@@ -151,7 +151,7 @@ int space_reap(struct space *s, pid_t pid)
 {
 	struct sim_process *p = sim_find(s->machine, pid);
 
-	if (s->machine->deaf || !p || p->ppid != 1 || !p->tracked)
+	if (sim_is_deaf(s->machine) || !p || p->ppid != 1 || !p->tracked)
 		return 0;
 	world_note(sim_kernel->w, s->machine->slot, "%d is reaped", pid);
 	p->tracked = p->tell_exit = p->tell_stop = false;
@@ -189,7 +189,7 @@ int space_drop(struct space *s, const char *name)
 
 	if (!k)
 		return SPACE_E_ABSENT;
-	if (s->machine->deaf)
+	if (sim_is_deaf(s->machine))
 		return 0;
 	LIST_REMOVE(k, in);
 	(void)close(k->fd);
@@ -199,7 +199,7 @@ int space_drop(struct space *s, const char *name)
 
 int space_keep(struct space *s, const char *name, int fd)
 {
-	if (s->machine->deaf)
+	if (sim_is_deaf(s->machine))
 		return -ENOTCONN;
 	(void)space_drop(s, name);
 	(void)kept_new(s, name, fcntl(fd, F_DUPFD_CLOEXEC, 0));
@@ -277,7 +277,7 @@ int space_group_open(struct space *s, const char *name, struct space_group **ret
 	assert(g);
 	g->machine = s->machine;
 	(void)snprintf(g->name, sizeof(g->name), "%s", name);
-	if (!s->machine->deaf)
+	if (!sim_is_deaf(s->machine))
 		(void)leaf(g);
 	*ret = g;
 	return 0;
@@ -296,7 +296,7 @@ static void remove_empty(struct sim_machine *m, struct sim_group *g)
 
 struct space_group *space_group_close(struct space_group *g)
 {
-	if (g && !g->machine->deaf)
+	if (g && !sim_is_deaf(g->machine))
 		remove_empty(g->machine, leaf(g));
 	free(g);
 	return NULL;
@@ -312,7 +312,7 @@ int space_group_take(struct space_group *g, pid_t pid)
 {
 	struct sim_process *p = sim_find(g->machine, pid);
 
-	if (g->machine->deaf)
+	if (sim_is_deaf(g->machine))
 		return -EIO;
 	if (!p || p->zombie)
 		return SPACE_GROUP_E_GONE;
@@ -338,7 +338,7 @@ int space_group_freeze(struct space_group *g, nsec_t timeout)
 	struct sim_kernel *k = g->machine->kernel;
 
 	(void)timeout;
-	if (g->machine->deaf)
+	if (sim_is_deaf(g->machine))
 		return -EIO;
 	if (!k->calm && world_chance(k->w, 10))
 		return SPACE_GROUP_E_TIMEOUT;
@@ -348,7 +348,7 @@ int space_group_freeze(struct space_group *g, nsec_t timeout)
 
 int space_group_thaw(struct space_group *g)
 {
-	if (!g->machine->deaf)
+	if (!sim_is_deaf(g->machine))
 		sim_group_freeze(g->machine, leaf(g), false);
 	return 0;
 }
@@ -356,7 +356,7 @@ int space_group_thaw(struct space_group *g)
 int space_group_kill(struct space_group *g, nsec_t timeout)
 {
 	(void)timeout;
-	if (!g->machine->deaf)
+	if (!sim_is_deaf(g->machine))
 		sim_group_kill(g->machine, leaf(g));
 	return 0;
 }
@@ -385,7 +385,7 @@ int inject_attach(struct inject **ret, int proc_fd, pid_t pid)
 	struct sim_process *p = sim_find(m, pid);
 	struct inject *i;
 
-	if (m->deaf || !p || p->zombie)
+	if (sim_is_deaf(m) || !p || p->zombie)
 		return INJECT_E_GONE;
 	if (!m->kernel->calm && world_chance(m->kernel->w, 10))
 		return INJECT_E_TRACED;

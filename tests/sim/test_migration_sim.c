@@ -1,9 +1,9 @@
 /*
  * Processes are started, moved from anywhere to anywhere, signalled and ended, while
- * ssids are killed, machines lose their power, are paused and cut off, by a seed.
+ * ssids are killed (also between two things that they do), machines lose their power, are paused and cut off, by a seed.
  *
  * After every step: one live copy of each process in the whole cluster, which is the
- * newest that there ever was; the last copy of a process is killed by no room, unless its
+ * newest that there ever was, unless its machine was out of the cluster; the last copy of a process is killed by no room, unless its
  * machine was out of the cluster; who waits is told once, and what is true.  At the end
  * everything heals: every process that did not end stands somewhere, live, and its home
  * knows where; no shadow and no record is left of the others; nothing is frozen, no move
@@ -258,6 +258,21 @@ static void kill_rooms(void *owner, unsigned slot)
 	world_act(s->w, 0);
 }
 
+/* One copy is left, on a machine that is in: it is the process. */
+static void settle_doubts(struct sim *s)
+{
+	struct sim_process *p;
+	struct sim_soul *soul;
+
+	LIST_FOREACH(soul, &s->kernel.souls, in)
+		if (soul->doubtful && sim_soul_copies(soul, false, &p) == 1 &&
+		    !s->out[p->machine->slot] && p->live) {
+			soul->doubtful = false;
+			soul->went_back |= p->step != soul->step;
+			soul->step = p->step;
+		}
+}
+
 static void note_who_is_out(struct sim *s)
 {
 	for (unsigned i = 1; i <= N_MACHINES; i++) {
@@ -267,13 +282,19 @@ static void note_who_is_out(struct sim *s)
 			continue;
 		LIST_FOREACH(p, &s->kernel.machines[i].processes, in)
 			if (p->soul)
-				p->soul->was_lost = true;
+				p->soul->was_lost = p->soul->doubtful = true;
 	}
 }
 
 static void check(void *owner)
 {
-	note_who_is_out(owner);
+	struct sim *s = owner;
+
+	note_who_is_out(s);
+	settle_doubts(s);
+	for (unsigned i = 1; i <= N_MACHINES; i++)
+		if (s->kernel.machines[i].dying)
+			world_crash(s->w, i, false);
 }
 
 /* Joining, one machine at a time, before anything goes wrong. */
@@ -318,13 +339,15 @@ static void on_token(void *owner, int result, const char *text)
 static void on_joining(void *arg)
 {
 	struct sim *s = arg;
+	bool busy = s->joining;
 
 	for (unsigned i = 2; i <= N_MACHINES && !s->joining; i++)
 		if (!s->machines[i].id)
 			s->joining = i;
 	if (!s->joining)
 		return;
-	if (membership_new_token(s->machines[1].membership, NSEC_PER_SEC * 60, on_token, s))
+	if (!busy && membership_new_token(s->machines[1].membership, NSEC_PER_SEC * 60, on_token,
+					  s))
 		s->joining = 0;
 	(void)world_at(s->w, NSEC_PER_SEC, on_joining, s);
 }
@@ -368,7 +391,7 @@ static struct sim_process *live_copy(struct sim_soul *soul)
 {
 	struct sim_process *p;
 
-	return soul && sim_soul_copies(soul, &p) == 1 && p->live ? p : NULL;
+	return soul && sim_soul_copies(soul, false, &p) == 1 && p->live ? p : NULL;
 }
 
 static void launch(struct sim *s)
@@ -514,11 +537,12 @@ static void on_waited(void *owner, enum rpc_status status, const char *text, int
 	answered(a, status, text);
 	if (status != RPC_OK)
 		return;
-	world_check(a->from->sim->w, soul->end != SIM_LIVES || soul->was_lost || soul->may_die,
+	world_check(a->from->sim->w, soul->end != SIM_LIVES || soul->was_lost || soul->may_die ||
+			    soul->went_back,
 		    "process %d is said to have ended", soul->pid);
 	world_check(a->from->sim->w,
 		    (code == CLD_KILLED && exit_status == SIGKILL) || soul->was_lost ||
-			    soul->may_die ||
+			    soul->may_die || soul->went_back ||
 			    (code == soul->code && exit_status == soul->status),
 		    "process %d is said to have ended by %d %d, and did by %d %d", soul->pid,
 		    code, exit_status, soul->code, soul->status);
@@ -585,12 +609,15 @@ static void trouble(struct sim *s)
 	unsigned a = 1 + (unsigned)world_below(w, N_MACHINES);
 	unsigned b = 1 + (unsigned)world_below(w, N_MACHINES);
 
-	switch (world_below(w, 12)) {
+	switch (world_below(w, 13)) {
 	case 0:
 	case 1:
-	case 2:
 		if (s->machines[a].migration)
 			kill_one(s, a, false);
+		break;
+	case 10:
+		if (s->machines[a].migration)
+			s->kernel.machines[a].die_after = 1 + (unsigned)world_below(w, 40);
 		break;
 	case 3:
 		if (s->machines[a].migration && world_chance(w, 500))
@@ -642,6 +669,7 @@ static void calm_down(struct sim *s)
 	s->calm = s->kernel.calm = true;
 	world_heal(s->w);
 	for (unsigned i = 1; i <= N_MACHINES; i++) {
+		s->kernel.machines[i].die_after = 0;
 		world_pause(s->w, i, false);
 		world_disk_full(s->w, i, false);
 		world_boot(s->w, i);
@@ -683,7 +711,7 @@ static void check_living(struct sim *s, struct sim_soul *soul)
 	struct sim_process *p;
 	struct machine *place;
 
-	world_check(s->w, sim_soul_copies(soul, &p) == 1 && p->live,
+	world_check(s->w, sim_soul_copies(soul, false, &p) == 1 && p->live,
 		    "process %d is nowhere, or does not run", soul->pid);
 	place = &s->machines[p->machine->slot];
 	world_check(s->w, process_record(place->process, soul->pid, &record) == 0 &&
@@ -695,10 +723,25 @@ static void check_living(struct sim *s, struct sim_soul *soul)
 		    "node %u, home of process %d, does not know that it is on node %u",
 		    home->id, soul->pid, place->id);
 	world_check(s->w,
-		    soul->n_signals + p->pending <= soul->n_sent &&
-			    soul->n_signals + p->pending >= soul->n_surely,
+		    soul->went_back ||
+			    ((soul->repeats || soul->n_signals + p->pending <= soul->n_sent) &&
+			     soul->n_signals + p->pending >= soul->n_surely),
 		    "process %d was sent %u signals, %u of them surely, and took %u",
 		    soul->pid, soul->n_sent, soul->n_surely, soul->n_signals);
+}
+
+/*
+ * What is known not to hold: it moved on and ended, and its last machine lost its power before
+ * its home could be told of either.  The one before says rightly that its own space is as old.
+ */
+static bool is_untold(struct sim *s, struct sim_soul *soul)
+{
+	struct machine *home = &s->machines[soul->home], *last = &s->machines[soul->died_on->slot];
+	struct process_record record;
+
+	return soul->died_on->n_cuts > soul->n_cuts &&
+	       process_record(home->process, soul->pid, &record) == 0 &&
+	       record.state == PROCESS_AWAY && record.place != last->id;
 }
 
 static void check_dead(struct sim *s, struct sim_soul *soul)
@@ -708,6 +751,8 @@ static void check_dead(struct sim *s, struct sim_soul *soul)
 	LIST_FOREACH(same, &s->kernel.souls, in)
 		if (same->pid == soul->pid && same != soul)
 			return; /* its number was given again */
+	if (is_untold(s, soul))
+		return;
 	for (unsigned i = 1; i <= N_MACHINES; i++) {
 		struct machine *m = &s->machines[i];
 		struct process_record record;
@@ -790,7 +835,8 @@ static uint64_t run(uint64_t seed, bool verbose, int root_fd)
 	}
 	world_boot(s->w, 1);
 	(void)world_at(s->w, NSEC_PER_SEC, on_joining, s);
-	world_run(s->w, JOINING);
+	for (unsigned i = 0; i < 10 && (!s->machines[N_MACHINES].id || s->joining); i++)
+		world_run(s->w, JOINING);
 	(void)world_at(s->w, 0, on_scenario, s);
 	world_run(s->w, CHAOS);
 	calm_down(s);

@@ -457,13 +457,18 @@ void world_crash(struct world *w, unsigned slot, bool silent)
 	if (!m->running)
 		return;
 	world_note(w, slot, silent ? "power lost" : "killed");
-	m->running = m->paused = false;
+	m->running = m->paused = m->muted = false;
 	world_store_crash(m);
 	w->rooms->kill(w->owner, slot);
 	world_net_crash(m, silent);
 	drop_events(m);
 	world_store_cancel(m);
 	m->events = NULL;
+}
+
+void world_mute(struct world *w, unsigned slot)
+{
+	machine(w, slot)->muted = true;
 }
 
 void world_boot(struct world *w, unsigned slot)

@@ -84,6 +84,8 @@ const char *world_address(struct world *w, unsigned slot);
 void world_boot(struct world *w, unsigned slot);
 /* @silent: no packet tells its peers (the power went). */
 void world_crash(struct world *w, unsigned slot, bool silent);
+/* Until it is killed, which is at once: what its rooms do reaches nobody. */
+void world_mute(struct world *w, unsigned slot);
 void world_pause(struct world *w, unsigned slot, bool paused);
 bool world_is_running(const struct world *w, unsigned slot);
 bool world_is_paused(const struct world *w, unsigned slot);

@@ -52,7 +52,7 @@ struct world_machine {
 	unsigned slot;
 	node_id id;
 	char address[32];
-	bool running, paused, disk_full;
+	bool running, muted, paused, disk_full;
 	int drift_ppm;
 	nsec_t clock_base;
 	unsigned boot;

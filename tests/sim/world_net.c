@@ -264,7 +264,7 @@ static int op_send(void *impl, struct transport_link *l, const struct transport_
 	struct frame *f;
 
 	assert(l->machine == m && l->up);
-	if (!m->running)
+	if (!m->running || m->muted)
 		return 0; /* it is being killed */
 	if (l->closed)
 		return TRANSPORT_E_DOWN;
@@ -304,7 +304,7 @@ static void op_close(void *impl, struct transport_link *l, const char *reason)
 	struct world_machine *m = impl;
 
 	assert(l->machine == m);
-	if (l->closed || !m->running)
+	if (l->closed || !m->running || m->muted)
 		return;
 	l->closed = true;
 	world_note(m->w, m->slot, "closes link with %u: %s", l->peer_slot, reason);

@@ -117,6 +117,10 @@ static int op_apply(void *impl, const struct store_change *changes, size_t n_cha
 	nsec_t due = w->now + NSEC_PER_MSEC / 2 + world_below(w, 10 * NSEC_PER_MSEC);
 
 	assert(b && m->running);
+	if (m->muted) {
+		free(b);
+		return 0;
+	}
 	b->changes = calloc(n_changes + 1, sizeof(*b->changes));
 	assert(b->changes);
 	b->n_changes = n_changes;
@@ -140,7 +144,7 @@ static int op_apply_now(void *impl, const struct store_change *changes, size_t n
 	struct world_machine *m = impl;
 
 	assert(m->running);
-	for (size_t i = 0; i < n_changes && !m->disk_full; i++)
+	for (size_t i = 0; i < n_changes && !m->disk_full && !m->muted; i++)
 		change(m, &changes[i]);
 	world_note(m->w, m->slot, "%zu changes %s at once", n_changes,
 		   m->disk_full ? "fail" : "are durable");
