@@ -411,6 +411,7 @@ int process_arrive_adopt(struct process_room *p, const struct process_member *me
 	a->room = p;
 	a->n = n_members;
 	TAILQ_INIT(&a->left);
+	LIST_INSERT_HEAD(&p->arrivals, a, in);
 	for (size_t i = 0; i < n_members; i++)
 		a->of[i].member = members[i];
 	a->in_place =
