@@ -59,9 +59,10 @@ void sim_soul_leaves(struct sim_process *p, enum sim_end end)
 	struct sim_process *last;
 
 	p->live = false;
-	if (soul && soul->doubtful && sim_soul_copies(soul, false, &last) > 0)
+	if (!soul || (soul->doubtful && sim_soul_copies(soul, false, &last) > 0))
 		return;
-	if (!soul || p->restoring || soul->end != SIM_LIVES || p->step != soul->step ||
+	if (p->restoring || soul->end != SIM_LIVES ||
+	    (p->step != soul->step && !soul->doubtful) ||
 	    sim_soul_copies(soul, true, &last) > 0)
 		return;
 	if (end == SIM_GIVEN_UP && soul->may_die)
