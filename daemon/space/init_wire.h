@@ -22,16 +22,17 @@ enum {
 };
 
 enum init_verb {
-	INIT_HELLO = 1, /* reply: / (O_PATH), /proc, pid namespace */
-	INIT_KEEP = 2,  /* name, 1 descriptor */
-	INIT_FETCH = 3, /* name; reply: 1 descriptor */
-	INIT_DROP = 4,  /* name */
-	INIT_LIST = 5,  /* name: prefix, cursor; reply: next name and cursor */
-	INIT_SPAWN = 6, /* flags, pid; descriptors: see below; reply: pid, pidfd */
-	INIT_TRACK = 7, /* pid */
-	INIT_REAP = 8,  /* pid */
-	INIT_END = 9,   /* end the space when this connection closes */
-	INIT_PIDS = 10, /* pid, cursor: [pid, pid + cursor) may be given out; see below */
+	INIT_HELLO = 1,  /* reply: / (O_PATH), /proc, pid namespace */
+	INIT_KEEP = 2,   /* name, 1 descriptor */
+	INIT_FETCH = 3,  /* name; reply: 1 descriptor */
+	INIT_DROP = 4,   /* name */
+	INIT_LIST = 5,   /* name: prefix, cursor; reply: next name and cursor */
+	INIT_SPAWN = 6,  /* flags, pid; descriptors: see below; reply: pid, pidfd */
+	INIT_TRACK = 7,  /* pid */
+	INIT_REAP = 8,   /* pid */
+	INIT_END = 9,    /* end the space when this connection closes */
+	INIT_PIDS = 10,  /* pid, cursor: [pid, pid + cursor) may be given out; see below */
+	INIT_LEASE = 11, /* flags, until; reply: pid, frozen_at; see below */
 };
 
 enum {
@@ -43,6 +44,8 @@ enum {
 	INIT_SPAWN_BOUND = 1u << 3, /* a service, whose children are none */
 
 	INIT_PIDS_PLENTY = 1u << 0,
+
+	INIT_LEASE_THAW = 1u << 0,
 };
 
 /*
@@ -61,6 +64,14 @@ enum {
 };
 
 /*
+ * INIT_LEASE: the work cgroup may run until this CLOCK_BOOTTIME, in ns; then ssi-init
+ * freezes it, whatever has become of ssid.  Frozen, it takes a lease with INIT_LEASE_THAW
+ * only: whoever says that has made sure that nothing in it lives elsewhere by now.
+ * until 0 only asks.  pid: 1 if a lease lasts; frozen_at: the end of the lease for which it is frozen, or was until now;
+ * 0: it ran.
+ */
+
+/*
  * INIT_SPAWN's descriptors: a memfd with the arguments, the cgroup directory if
  * INIT_SPAWN_GROUP, then those that become 3, 4, ... in the child.  The memfd
  * holds an init_arguments and then argv and envp, each string with its NUL.
@@ -75,16 +86,20 @@ struct init_request {
 	uint32_t verb;
 	uint32_t flags;
 	int32_t pid;
-	uint32_t cursor;
-	uint32_t unused;
+	union {
+		uint32_t cursor;
+		uint64_t until;
+	};
 	char name[INIT_NAME_SIZE];
 };
 
 struct init_reply {
 	int32_t result;
 	int32_t pid;
-	uint32_t cursor;
-	uint32_t unused;
+	union {
+		uint32_t cursor;
+		uint64_t frozen_at;
+	};
 	char name[INIT_NAME_SIZE];
 };
 

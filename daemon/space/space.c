@@ -128,6 +128,8 @@ int space_new(struct space **ret, const struct env *env, const struct space_conf
 	s->event_watch = (struct env_fd){ .cb = on_event, .fd = -1 };
 	s->lost_timer.cb = on_lost_timer;
 	r = open_connections(s, config);
+	if (r == 0)
+		r = space_lease_start(s);
 	if (r < 0)
 		return r;
 	/* Armed once and taken back, so that arming it when all is lost cannot fail. */

@@ -6,8 +6,8 @@
  * Knows: env.  Tells: its owner, through struct space_events.
  *
  * ssi-init outlives ssid: it is the parent of every application root from birth,
- * keeps descriptors for a successor, and collects exit statuses.  It decides
- * nothing.  The daemon itself runs in the space's pid namespace (so PIDs here are
+ * keeps descriptors for a successor, collects exit statuses, and freezes all when
+ * the node's lease ends.  It decides nothing.  The daemon itself runs in the space's pid namespace (so PIDs here are
  * global PIDs, and pidfds, ptrace and cgroups take them as they are) but in the
  * host's mount namespace (so it can never touch a mount that it serves): files of
  * applications are opened beneath space_root_fd(), /proc beneath space_proc_fd(),
@@ -120,6 +120,21 @@ int space_each_kept(struct space *s, const char *prefix,
 /* A state memfd: the kept one of that name, or a new one of @size zero bytes, mapped shared.
  * *ret_fresh tells which. */
 int space_state(struct space *s, const char *name, size_t size, void **ret, bool *ret_fresh);
+
+/*
+ * The lease: ssi-init freezes every process of the space but itself when it ends, also when
+ * ssid is dead, stopped or hangs.  @until: CLOCK_BOOTTIME.  *ret_frozen_at: since when they are
+ * frozen, 0: they are not.  Frozen, they stay so unless @thaw, by which the caller says that
+ * none of them has been started anew elsewhere.
+ */
+int space_lease(struct space *s, nsec_t until, bool thaw, nsec_t *ret_frozen_at);
+/* This node knows that it has none: frozen now, or in a moment. */
+void space_lease_ended(struct space *s);
+/* Does a lease last, one that was told by a predecessor included?  Asks. */
+bool space_may_run(struct space *s);
+/* Nothing of the space runs, so nothing that needs it to run may be begun. */
+bool space_is_frozen(const struct space *s);
+nsec_t space_frozen_at(const struct space *s);
 
 /*
  * PIDs: the space gives out numbers of [first, first + n) only, and of all that was added

@@ -20,6 +20,9 @@ struct space {
 	int work_fd; /* cgroup directory of all groups */
 	char work_path[PATH_MAX];
 	struct space_pids *pids;
+	nsec_t frozen_at; /* the work cgroup, as far as we know; 0: it runs */
+	bool leased; /* a lease lasts: ours, or a predecessor's */
+	bool no_watchdog; /* ssi-init is too old to be one */
 };
 
 /* space_wire.c: the client's end of init_wire.h. */
@@ -54,6 +57,9 @@ void space_cgroup_clear(void);
 
 /* space_make.c: a new space; returns when its ssi-init answers. */
 int space_make(const struct space_config *config);
+
+/* space_lease.c: what a predecessor left. */
+int space_lease_start(struct space *s);
 
 /* space_pids.c */
 struct space_pids *space_pids_free(struct space_pids *p);

@@ -2,7 +2,7 @@
  * ssi-init: pid 1 of the SSI space.
  *
  * It outlives ssid: parent of every application root, keeper of descriptors,
- * collector of exit statuses.  It stores and returns and decides nothing, and
+ * collector of exit statuses, watchdog of the lease.  It stores and returns and decides nothing, and
  * whatever a client does, at worst that client's connection is closed.
  * space_make.c starts it inside the new namespaces, with the descriptors that
  * init_wire.h names.
@@ -153,6 +153,8 @@ static int act(int client, struct message *m, struct answer *a)
 	case INIT_PIDS:
 		return pids_set(request->pid, (pid_t)request->cursor,
 				request->flags & INIT_PIDS_PLENTY);
+	case INIT_LEASE:
+		return lease_set(request->flags, request->until, &a->reply);
 	}
 	return -EPROTO;
 }
@@ -262,7 +264,7 @@ static void set_pids(void)
 	}
 }
 
-static int start(int *ret_signals)
+static int start(int *ret_signals, int *ret_lease)
 {
 	struct rlimit limit = { 0 };
 	sigset_t all, child;
@@ -281,6 +283,9 @@ static int start(int *ret_signals)
 	*ret_signals = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
 	spawn_start();
 	set_pids();
+	*ret_lease = lease_start();
+	if (*ret_lease < 0)
+		return *ret_lease;
 	(void)getrlimit(RLIMIT_NOFILE, &limit);
 	keep_limit = limit.rlim_cur > 2 * FDS_SPARE ? limit.rlim_cur - FDS_SPARE : FDS_SPARE;
 	root_fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -297,21 +302,25 @@ static int start(int *ret_signals)
 }
 
 /* One turn; true: children must be looked at again. */
-static bool turn(int signals, bool again, bool all_told)
+static bool turn(int signals, int lease, bool again, bool all_told)
 {
-	struct pollfd p[3 + CLIENTS_MAX] = { { INIT_FD_LISTEN, POLLIN, 0 },
-					     { signals, POLLIN, 0 } };
+	enum { FIRST = 4 };
+	struct pollfd p[FIRST + CLIENTS_MAX] = { { INIT_FD_LISTEN, POLLIN, 0 },
+						 { signals, POLLIN, 0 },
+						 { lease, POLLIN, 0 },
+						 { pids_fd, POLLIN, 0 } };
 	struct signalfd_siginfo ignored;
 
 	for (int i = 0; i < CLIENTS_MAX; i++) {
-		p[2 + i] = (struct pollfd){ clients[i], POLLIN, 0 };
+		p[FIRST + i] = (struct pollfd){ clients[i], POLLIN, 0 };
 		if (clients[i] >= 0 && clients[i] == events_fd && !all_told)
-			p[2 + i].events |= POLLOUT;
+			p[FIRST + i].events |= POLLOUT;
 	}
-	p[2 + CLIENTS_MAX] = (struct pollfd){ pids_fd, POLLIN, 0 };
-	if (poll(p, 3 + CLIENTS_MAX, again ? 0 : -1) < 0)
+	if (poll(p, FIRST + CLIENTS_MAX, again ? 0 : -1) < 0)
 		return again;
-	if (p[2 + CLIENTS_MAX].revents)
+	if (p[2].revents)
+		lease_ended();
+	if (p[3].revents)
 		pids_serve();
 	if (p[1].revents) {
 		while (read(signals, &ignored, sizeof(ignored)) > 0)
@@ -321,7 +330,7 @@ static bool turn(int signals, bool again, bool all_told)
 	if (again)
 		again = children_collect();
 	for (int i = 0; i < CLIENTS_MAX; i++)
-		if (p[2 + i].revents & ~POLLOUT && clients[i] == p[2 + i].fd)
+		if (p[FIRST + i].revents & ~POLLOUT && clients[i] == p[FIRST + i].fd)
 			serve(&clients[i]);
 	if (p[0].revents)
 		admit();
@@ -331,16 +340,16 @@ static bool turn(int signals, bool again, bool all_told)
 int main(void)
 {
 	int32_t ready;
-	int signals;
+	int signals, lease;
 	bool again = true, all_told = true;
 
-	ready = start(&signals);
+	ready = start(&signals, &lease);
 	(void)!write(INIT_FD_READY, &ready, sizeof(ready));
 	(void)close(INIT_FD_READY);
 	if (ready < 0)
 		return 1;
 	for (;;) {
-		again = turn(signals, again, all_told);
+		again = turn(signals, lease, again, all_told);
 		all_told = events_fd < 0 || (children_tell(tell) && pids_tell(tell));
 	}
 }

@@ -44,6 +44,11 @@ void pids_bind_child(const int ends[2]);
 void pids_bind_parent(const int ends[2], bool born);
 bool pids_tell(bool (*tell)(const struct init_event *event));
 
+/* init_lease.c */
+int lease_start(void); /* the descriptor that is readable when the lease has ended */
+void lease_ended(void);
+int lease_set(uint32_t flags, uint64_t until, struct init_reply *ret);
+
 /* init_spawn.c */
 void spawn_start(void);
 /* @fds: as INIT_SPAWN says.  0, -errno or INIT_E_*. */
