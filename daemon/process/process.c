@@ -105,6 +105,16 @@ pid_t room_app(struct process_room *p, const struct proc_stat *s)
 	return e ? e->record.app : last;
 }
 
+nsec_t process_frozen_at(const struct process_room *p)
+{
+	return space_frozen_at(p->space);
+}
+
+bool process_may_start(struct process_room *p)
+{
+	return space_may_run(p->space);
+}
+
 /* -- Records -- */
 
 static bool forgettable(const struct process_room *p, const struct process_entry *e,
@@ -338,6 +348,10 @@ void room_on_placed(struct process_room *p, struct rpc_call *call,
 		rpc_fail(call, RPC_DOWN, "process %d is about to leave", d->pid);
 		return;
 	}
+	if (p->claim) {
+		rpc_fail(call, RPC_DOWN, "this node was fenced and looks what is still its own");
+		return;
+	}
 	if (found) {
 		e = *found;
 		if (e.record.state == PROCESS_ENDED ||
@@ -523,6 +537,7 @@ struct process_room *process_room_free(struct process_room *p)
 	if (!p)
 		return NULL;
 	env_disarm(p->env, &p->sweep);
+	claim_fini(p);
 	reserve_fini(p);
 	signal_fini(p);
 	change_fini(p);

@@ -118,6 +118,24 @@ void process_on_view(struct process_room *p);
  * can know: false meanwhile. */
 bool process_is_over(struct process_room *p, node_id node, uint64_t incarnation);
 
+/*
+ * The space stood frozen, since this node had no lease, and may go on: every node that is up is
+ * asked which processes of this one were given up meanwhile, or started anew elsewhere.  Those
+ * are dead, and shadows stand for what lives on elsewhere and has its home here, when done
+ * comes.  One at a time.
+ */
+typedef void (*process_claimed_cb)(void *owner, size_t n_killed);
+int process_claim(struct process_room *p, process_claimed_cb done, void *owner);
+/* The lease ended again: done does not come. */
+void process_claim_cancel(struct process_room *p);
+
+/* Since when every process here stands frozen for want of a lease (CLOCK_BOOTTIME), 0: they
+ * run. */
+nsec_t process_frozen_at(const struct process_room *p);
+/* May anything be started here?  Not without a lease of this node, which may be a
+ * predecessor's. */
+bool process_may_start(struct process_room *p);
+
 /* Launch here.  Takes no ownership.  *ret_pid: the application's id. */
 int process_launch(struct process_room *p, const struct process_launch *l, pid_t *ret_pid);
 

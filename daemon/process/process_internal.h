@@ -98,6 +98,7 @@ struct process_room {
 	struct reserved *reserved; /* mapped, kept */
 	bool reserved_abandoned;   /* some of it was a predecessor's */
 	bool tracing;
+	struct claim *claim; /* under way, or NULL */
 };
 
 static inline node_id room_self(const struct process_room *p)
@@ -199,7 +200,15 @@ void trace_release(struct process_room *p,
 		   pid_t pid);			  /* it runs on as if never seized */
 void trace_go(struct process_room *p, pid_t pid); /* what is held at its exit */
 
+/* process_claim.c */
+/* @claims, which it may change: what may not go on at the caller is answered. */
+void claim_on_call(struct process_room *p, struct rpc_call *call, struct wire_claim *claims,
+		   size_t n);
+void claim_fini(struct process_room *p);
+
 /* process_reserve.c */
+/* A shadow of @m, whose process is on @place.  PROCESS_E_TAKEN. */
+int reserve_one(struct process_room *p, const struct process_member *m, node_id place);
 int reserve_start(struct process_room *p);
 void reserve_on_view(struct process_room *p);
 /* It stands. */

@@ -278,8 +278,7 @@ static void release_one(struct process_room *p, const struct process_member *m)
 	shadow_drop(p, m->pid);
 }
 
-static int reserve_one(struct process_room *p, const struct process_member *m,
-		       node_id place)
+int reserve_one(struct process_room *p, const struct process_member *m, node_id place)
 {
 	const struct process_entry *found = process_table_find(p->table, m->pid);
 	struct process_entry e = {.record = {.pid = m->pid,

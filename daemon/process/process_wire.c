@@ -200,7 +200,22 @@ struct process_launch *process_launch_free(struct process_launch *l)
 
 /* -- Calls -- */
 
-static void answer_from(struct wire_answer *a, const ProtobufCMessage *reply)
+/* Lists that do not fit each other are none. */
+static void claims_from(struct wire_answer *a, const Ssi__Process__ClaimReply *m,
+			struct wire_claim **ret)
+{
+	size_t n = m->n_pids;
+
+	if (n > WIRE_CLAIMS_MAX || m->n_generations != n || m->n_places != n)
+		return;
+	a->claims = *ret = calloc(n + 1, sizeof(**ret));
+	for (size_t i = 0; *ret && i < n; i++)
+		(*ret)[a->n_claims++] = (struct wire_claim){
+			m->pids[i], m->generations[i], m->places[i]};
+}
+
+static void answer_from(struct wire_answer *a, const ProtobufCMessage *reply,
+			struct wire_claim **ret_claims)
 {
 	if (!reply)
 		return;
@@ -218,16 +233,19 @@ static void answer_from(struct wire_answer *a, const ProtobufCMessage *reply)
 		a->status = w->status;
 	} else if (reply->descriptor == &ssi__process__since_reply__descriptor) {
 		a->since = ((const Ssi__Process__SinceReply *)(const void *)reply)->incarnation;
+	} else if (reply->descriptor == &ssi__process__claim_reply__descriptor) {
+		claims_from(a, (const void *)reply, ret_claims);
 	}
 }
 
 static void on_done(void *owner, const struct rpc_result *result)
 {
 	struct wire_call *c = owner;
+	_cleanup_free_ struct wire_claim *claims = NULL;
 	struct wire_answer a = {0};
 
 	c->request = NULL;
-	answer_from(&a, result->reply);
+	answer_from(&a, result->reply, &claims);
 	c->done(c, result->status, result->text, &a);
 }
 
@@ -343,6 +361,25 @@ int wire_release(struct rpc *rpc, struct wire_call *c, node_id node,
 	return call(rpc, c, node, PROCESS_RELEASE, &q, long_timeout);
 }
 
+int wire_claim(struct rpc *rpc, struct wire_call *c, node_id node,
+	       const struct wire_claim *claims, size_t n)
+{
+	Ssi__Process__ClaimRequest q = SSI__PROCESS__CLAIM_REQUEST__INIT;
+	_cleanup_free_ int32_t *pids = calloc(n + 1, sizeof(*pids));
+	_cleanup_free_ uint32_t *generations = calloc(n + 1, sizeof(*generations));
+
+	if (!pids || !generations)
+		return err_origin(-ENOMEM);
+	for (size_t i = 0; i < n; i++) {
+		pids[i] = claims[i].pid;
+		generations[i] = claims[i].generation;
+	}
+	q.pids = pids;
+	q.generations = generations;
+	q.n_pids = q.n_generations = n;
+	return call(rpc, c, node, PROCESS_CLAIM, &q, call_timeout);
+}
+
 /* -- Handlers: validate, convert, hand on -- */
 
 void wire_reply_done(struct rpc_call *c)
@@ -377,6 +414,29 @@ void wire_reply_since(struct rpc_call *c, uint64_t incarnation)
 	Ssi__Process__SinceReply reply = SSI__PROCESS__SINCE_REPLY__INIT;
 
 	reply.incarnation = incarnation;
+	rpc_reply(c, &reply.base, RPC_NO_BULK);
+}
+
+void wire_reply_claim(struct rpc_call *c, const struct wire_claim *claims, size_t n)
+{
+	Ssi__Process__ClaimReply reply = SSI__PROCESS__CLAIM_REPLY__INIT;
+	_cleanup_free_ int32_t *pids = calloc(n + 1, sizeof(*pids));
+	_cleanup_free_ uint32_t *generations = calloc(n + 1, sizeof(*generations));
+	_cleanup_free_ uint32_t *places = calloc(n + 1, sizeof(*places));
+
+	if (!pids || !generations || !places) {
+		rpc_fail(c, RPC_DOWN, "out of memory");
+		return;
+	}
+	for (size_t i = 0; i < n; i++) {
+		pids[i] = claims[i].pid;
+		generations[i] = claims[i].generation;
+		places[i] = claims[i].place;
+	}
+	reply.pids = pids;
+	reply.generations = generations;
+	reply.places = places;
+	reply.n_pids = reply.n_generations = reply.n_places = n;
 	rpc_reply(c, &reply.base, RPC_NO_BULK);
 }
 
@@ -474,6 +534,22 @@ RPC_HANDLER(on_release, struct process_room, Ssi__Process__ReleaseRequest)
 		release_on_call(self, call, members, req->n_members, req->place);
 }
 
+RPC_HANDLER(on_claim, struct process_room, Ssi__Process__ClaimRequest)
+{
+	_cleanup_free_ struct wire_claim *claims = NULL;
+	size_t n = req->n_pids;
+
+	claims = calloc(n + 1, sizeof(*claims));
+	if (!claims || n > WIRE_CLAIMS_MAX || req->n_generations != n) {
+		rpc_fail(call, RPC_USAGE, "not a list of processes");
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		claims[i] = (struct wire_claim){.pid = req->pids[i],
+						.generation = req->generations[i]};
+	claim_on_call(self, call, claims, n);
+}
+
 const struct rpc_method process_methods[] = {
 	RPC_METHOD(PROCESS_WHERE, on_where, ssi__process__where_request__descriptor,
 		   ssi__process__where_reply__descriptor),
@@ -494,5 +570,7 @@ const struct rpc_method process_methods[] = {
 		   ssi__process__empty__descriptor),
 	RPC_METHOD(PROCESS_SINCE, on_since, ssi__process__empty__descriptor,
 		   ssi__process__since_reply__descriptor),
+	RPC_METHOD(PROCESS_CLAIM, on_claim, ssi__process__claim_request__descriptor,
+		   ssi__process__claim_reply__descriptor),
 	{0},
 };

@@ -16,6 +16,7 @@ enum process_method {
 	PROCESS_RESERVE = RPC_ROOM_PROCESS << 8 | 7,
 	PROCESS_RELEASE = RPC_ROOM_PROCESS << 8 | 8,
 	PROCESS_SINCE = RPC_ROOM_PROCESS << 8 | 9,
+	PROCESS_CLAIM = RPC_ROOM_PROCESS << 8 | 10,
 };
 
 extern const struct rpc_method process_methods[];
@@ -53,6 +54,14 @@ struct wire_change {
 	int code, status;
 };
 
+enum { WIRE_CLAIMS_MAX = 16384 }; /* in one call */
+
+struct wire_claim {
+	pid_t pid;
+	uint32_t generation;
+	node_id place; /* of a reply: where it lives, NODE_NONE: nowhere */
+};
+
 /* What a reply says; which fields depends on the method. */
 struct wire_answer {
 	node_id place;
@@ -61,6 +70,8 @@ struct wire_answer {
 	bool ended;
 	int code, status;
 	uint64_t since;
+	const struct wire_claim *claims; /* valid during done() */
+	size_t n_claims;
 };
 
 struct wire_call;
@@ -88,6 +99,8 @@ int wire_reserve(struct rpc *rpc, struct wire_call *c, node_id node,
 		 const struct process_member *members, size_t n, node_id place);
 int wire_release(struct rpc *rpc, struct wire_call *c, node_id node,
 		 const struct process_member *members, size_t n, node_id place);
+int wire_claim(struct rpc *rpc, struct wire_call *c, node_id node,
+	       const struct wire_claim *claims, size_t n);
 void wire_cancel(struct wire_call *c);
 
 /* Answers of the handlers, which are in process_internal.h. */
@@ -95,3 +108,4 @@ void wire_reply_done(struct rpc_call *call);
 void wire_reply_where(struct rpc_call *call, const struct wire_answer *a);
 void wire_reply_wait(struct rpc_call *call, const struct wire_answer *a);
 void wire_reply_since(struct rpc_call *call, uint64_t incarnation);
+void wire_reply_claim(struct rpc_call *call, const struct wire_claim *claims, size_t n);

@@ -19,6 +19,8 @@ struct space *space;
 pid_t there_first = MEMBERSHIP_PID_MAX;
 bool there_up = true, trace_shadows;
 enum rpc_status (*remote)(uint16_t method, const ProtobufCMessage *request);
+const ProtobufCMessage *remote_reply;
+void (*on_reply)(const ProtobufCMessage *reply);
 
 static const char *libexec_source;
 
@@ -121,21 +123,24 @@ bool membership_is_up(const struct membership *m, node_id id)
 	return id == HERE || (id == THERE && there_up);
 }
 
-const struct membership_node *membership_node(const struct membership *m, node_id id)
-{
-	static struct membership_node nodes[] = {
-		{.id = HERE, .incarnation = 1},
-		{.id = THERE, .incarnation = 1},
-	};
-
-	return id == HERE ? &nodes[0] : id == THERE ? &nodes[1] : NULL;
-}
-
 const struct membership_view *membership_view(const struct membership *m)
 {
-	static struct membership_view view = {.epoch = 1, .leader = HERE};
+	static union {
+		struct membership_view view;
+		char space[sizeof(struct membership_view) + 2 * sizeof(struct membership_node)];
+	} u;
 
-	return &view;
+	u.view.n_nodes = 2;
+	u.view.nodes[0] = (struct membership_node){
+		.id = HERE, .state = MEMBER_UP, .since = 5, .incarnation = 1};
+	u.view.nodes[1] = (struct membership_node){
+		.id = THERE, .state = there_up ? MEMBER_UP : MEMBER_LOST, .since = 9, .incarnation = 1};
+	return &u.view;
+}
+
+const struct membership_node *membership_node(const struct membership *m, node_id id)
+{
+	return id == HERE || id == THERE ? &membership_view(m)->nodes[id - HERE] : NULL;
 }
 
 bool membership_lease_held(const struct membership *m)
@@ -230,6 +235,8 @@ void rpc_reply(struct rpc_call *call, const ProtobufCMessage *reply, struct iove
 {
 	struct rpc_result result = {.status = RPC_OK, .text = "", .reply = reply};
 
+	if (on_reply)
+		on_reply(reply);
 	end_call(call, &result);
 }
 
@@ -281,7 +288,8 @@ static void serve(struct rpc_request *q)
 			ProtobufCMessage *reply =
 				protobuf_c_message_unpack(m->reply, NULL, 0, NULL);
 
-			rpc_reply(call, reply, RPC_NO_BULK);
+			rpc_reply(call, remote_reply ? remote_reply : reply,
+				  RPC_NO_BULK);
 			protobuf_c_message_free_unpacked(reply, NULL);
 		} else {
 			rpc_fail(call, status, "node 2 says %d", status);

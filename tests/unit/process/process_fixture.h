@@ -44,6 +44,9 @@ void turn_for(nsec_t span);
 
 /* A message from node 2 to this one; its outcome. */
 enum rpc_status from_there(uint16_t method, const ProtobufCMessage *request);
+/* What node 2 answers instead of an empty message; who looks at what it is answered. */
+extern const ProtobufCMessage *remote_reply;
+extern void (*on_reply)(const ProtobufCMessage *reply);
 
 /* The programs that the test copied into the space. */
 const char *program(const char *name);

@@ -1,0 +1,232 @@
+/* A node that was fenced asks what is still its own, and kills the rest. */
+#include "process_fixture.h"
+
+#include "process.pb-c.h"
+
+#include <signal.h>
+
+static struct run r;
+static size_t n_killed;
+static bool told;
+static Ssi__Process__ClaimReply theirs;
+static int32_t gone_pid;
+static uint32_t gone_generation, gone_place;
+static enum rpc_status answer;
+
+static enum rpc_status from_remote(uint16_t method, const ProtobufCMessage *request)
+{
+	return method == PROCESS_CLAIM ? answer : RPC_DOWN;
+}
+
+static int setup(void **state)
+{
+	process_fixture_open();
+	remote = from_remote;
+	answer = RPC_OK;
+	there_first = 3000000;
+	there_up = true;
+	told = false;
+	ssi__process__claim_reply__init(&theirs);
+	theirs.pids = &gone_pid;
+	theirs.generations = &gone_generation;
+	theirs.places = &gone_place;
+	remote_reply = &theirs.base;
+	run_script(&r, "while :; do sleep 0.01; done");
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)kill(r.pid, SIGKILL);
+	remote = NULL;
+	remote_reply = NULL;
+	process_fixture_close();
+	return 0;
+}
+
+static void on_claimed(void *owner, size_t n)
+{
+	n_killed = n;
+	told = true;
+}
+
+static void they_have(pid_t pid, uint32_t generation, node_id place)
+{
+	gone_pid = pid;
+	gone_generation = generation;
+	gone_place = place;
+	theirs.n_pids = theirs.n_generations = theirs.n_places = 1;
+}
+
+static bool is_alive(pid_t pid)
+{
+	return kill(pid, 0) == 0;
+}
+
+static void what_nobody_else_has_goes_on(void **state)
+{
+	assert_int_equal(process_claim(room, on_claimed, NULL), 0);
+	wait_until(told);
+	assert_int_equal(n_killed, 0);
+	assert_true(is_alive(r.pid));
+}
+
+static void what_was_revived_elsewhere_is_killed_and_a_shadow_stands_for_it(void **state)
+{
+	struct process_record d;
+
+	they_have(r.pid, 1700000000, THERE);
+	assert_int_equal(process_claim(room, on_claimed, NULL), 0);
+	wait_until(told);
+	assert_int_equal(n_killed, 1);
+	wait_until(room_is_shadow(room, r.pid));
+	assert_int_equal(process_record(room, r.pid, &d), 0);
+	assert_int_equal(d.state, PROCESS_AWAY);
+	assert_int_equal(d.place, THERE);
+	assert_int_equal(d.generation, 1700000000);
+}
+
+static void what_ended_by_its_home_is_killed(void **state)
+{
+	struct ending e = {0};
+
+	they_have(r.pid, 0, NODE_NONE);
+	wait_for(&e, r.pid);
+	assert_int_equal(process_claim(room, on_claimed, NULL), 0);
+	wait_until(told);
+	assert_int_equal(n_killed, 1);
+	wait_until(e.told);
+	assert_int_equal(e.exit_status, SIGKILL);
+	wait_until(!is_alive(r.pid));
+}
+
+static void an_answer_about_what_was_not_asked_kills_nobody(void **state)
+{
+	they_have(1, 0, NODE_NONE);
+	assert_int_equal(process_claim(room, on_claimed, NULL), 0);
+	wait_until(told);
+	assert_int_equal(n_killed, 0);
+	assert_true(is_alive(r.pid));
+}
+
+static void who_does_not_answer_is_asked_until_a_view_excludes_him(void **state)
+{
+	answer = RPC_TIMEOUT;
+	assert_int_equal(process_claim(room, on_claimed, NULL), 0);
+	turn_for(700 * NSEC_PER_MSEC);
+	assert_false(told);
+	there_up = false;
+	wait_until(told);
+	assert_int_equal(n_killed, 0);
+}
+
+static void a_lease_that_ends_again_cancels_it(void **state)
+{
+	answer = RPC_TIMEOUT;
+	assert_int_equal(process_claim(room, on_claimed, NULL), 0);
+	turn_for(50 * NSEC_PER_MSEC);
+	process_claim_cancel(room);
+	answer = RPC_OK;
+	turn_for(500 * NSEC_PER_MSEC);
+	assert_false(told);
+	assert_int_equal(process_claim(room, on_claimed, NULL), 0);
+	wait_until(told);
+}
+
+/* The other side. */
+
+static int32_t refused[8];
+static size_t n_refused;
+
+static void on_claim_reply(const ProtobufCMessage *reply)
+{
+	const Ssi__Process__ClaimReply *c = (const void *)reply;
+
+	assert_ptr_equal(reply->descriptor, &ssi__process__claim_reply__descriptor);
+	n_refused = c->n_pids;
+	for (size_t i = 0; i < n_refused; i++)
+		refused[i] = c->pids[i];
+}
+
+static void ask_for(pid_t pid, uint32_t generation)
+{
+	Ssi__Process__ClaimRequest q = SSI__PROCESS__CLAIM_REQUEST__INIT;
+
+	q.pids = &pid;
+	q.generations = &generation;
+	q.n_pids = q.n_generations = 1;
+	on_reply = on_claim_reply;
+	assert_int_equal(from_there(PROCESS_CLAIM, &q.base), RPC_OK);
+	on_reply = NULL;
+}
+
+static void they_are_at(pid_t pid, node_id place, uint32_t generation,
+			enum process_state state)
+{
+	struct process_entry e = {.record = {.pid = pid,
+					     .app = pid,
+					     .root = pid,
+					     .home = HERE,
+					     .place = place,
+					     .generation = generation,
+					     .state = state}};
+
+	assert_int_equal(room_put(room, &e), 0);
+}
+
+static void what_lives_here_may_not_live_there(void **state)
+{
+	ask_for(r.pid, 0);
+	assert_int_equal(n_refused, 1);
+	assert_int_equal(refused[0], r.pid);
+}
+
+static void a_home_lets_those_go_on_whose_place_it_is(void **state)
+{
+	they_are_at(2000010, THERE, 3, PROCESS_AWAY);
+	ask_for(2000010, 3);
+	assert_int_equal(n_refused, 0);
+	they_are_at(2000010, 3, 4, PROCESS_AWAY);
+	ask_for(2000010, 3);
+	assert_int_equal(n_refused, 1);
+	they_are_at(2000010, THERE, 3, PROCESS_ENDED);
+	ask_for(2000010, 3);
+	assert_int_equal(n_refused, 1);
+	process_table_remove(room->table, 2000010);
+}
+
+static void a_home_that_was_there_all_the_time_and_knows_nothing_had_given_it_up(void **state)
+{
+	ask_for(2000011, 3);
+	assert_int_equal(n_refused, 1);
+}
+
+static void what_is_no_concern_of_this_node_goes_on(void **state)
+{
+	ask_for(3000011, 3);
+	assert_int_equal(n_refused, 0);
+}
+
+static int tests(void)
+{
+#define TEST(name_) cmocka_unit_test_setup_teardown(name_, setup, teardown)
+	const struct CMUnitTest all[] = {
+		TEST(what_nobody_else_has_goes_on),
+		TEST(what_was_revived_elsewhere_is_killed_and_a_shadow_stands_for_it),
+		TEST(what_ended_by_its_home_is_killed),
+		TEST(an_answer_about_what_was_not_asked_kills_nobody),
+		TEST(who_does_not_answer_is_asked_until_a_view_excludes_him),
+		TEST(a_lease_that_ends_again_cancels_it),
+		TEST(what_lives_here_may_not_live_there),
+		TEST(a_home_lets_those_go_on_whose_place_it_is),
+		TEST(a_home_that_was_there_all_the_time_and_knows_nothing_had_given_it_up),
+		TEST(what_is_no_concern_of_this_node_goes_on),
+	};
+
+	return cmocka_run_group_tests_name("claim", all, NULL, NULL);
+}
+
+int main(int argc, char **argv)
+{
+	return process_fixture_main(argc, argv, tests);
+}
