@@ -74,9 +74,9 @@ static int write_identity(const char *state_dir, const struct founding_identity 
 	(void)snprintf(text, sizeof(text),
 		       "; what this node is; written once, by ssi-admin\n"
 		       "[node]\ncluster = %s\nid = %u\nname = %s\naddress = %s\n"
-		       "leader = %u\nleader_address = %s\nseal_key = %s\n",
+		       "leader = %u\nleader_address = %s\nseal_key = %s\nwitness = %d\n",
 		       id->cluster, id->self, id->name, id->address, id->leader,
-		       id->leader_address, key);
+		       id->leader_address, key, id->witness);
 	return founding_file_write(state_dir, "identity", text, 0600);
 }
 
@@ -244,7 +244,8 @@ static bool is_of_authority(const struct membership_join_reply *reply,
 static int write_member(const char *state_dir, const struct membership_join_request *request,
 			const struct membership_join_reply *reply, const char *key)
 {
-	struct founding_identity id = { .self = reply->id, .leader = reply->leader };
+	struct founding_identity id = { .self = reply->id, .witness = request->witness,
+					.leader = reply->leader };
 	int r;
 
 	strcpy(id.cluster, reply->cluster);
@@ -263,9 +264,11 @@ static int write_member(const char *state_dir, const struct membership_join_requ
 }
 
 int founding_join(const char *state_dir, const char *token, const char *name, const char *address,
-		  nsec_t timeout, char **ret_text)
+		  bool witness, nsec_t timeout, char **ret_text)
 {
-	_cleanup_(membership_join_request_fini) struct membership_join_request request = { 0 };
+	_cleanup_(membership_join_request_fini) struct membership_join_request request = {
+		.witness = witness
+	};
 	_cleanup_(membership_join_reply_fini) struct membership_join_reply reply = { 0 };
 	struct membership_token t;
 	_cleanup_free_ char *key = NULL;

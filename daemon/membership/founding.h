@@ -11,9 +11,12 @@
 #include "env.h"
 #include "ids.h"
 
+#include <stdbool.h>
+
 struct founding_identity {
 	char cluster[64]; /* random UUID */
 	node_id self;
+	bool witness;
 	char name[NODE_NAME_MAX + 1];
 	char address[64];
 	node_id leader;
@@ -33,10 +36,10 @@ enum {
  * token (malloc()ed) that is good for @lifetime. */
 int founding_init(const char *state_dir, const char *name, const char *address, nsec_t lifetime,
 		  char **ret_token);
-/* Join by @token: makes the key, asks the founder, writes the files.  Blocks, at most
+/* Join by @token, as a @witness or in full: makes the key, asks the founder, writes the files.  Blocks, at most
  * @timeout.  *ret_text: one line for people, malloc()ed, on any outcome but 0. */
 int founding_join(const char *state_dir, const char *token, const char *name, const char *address,
-		  nsec_t timeout, char **ret_text);
+		  bool witness, nsec_t timeout, char **ret_text);
 int founding_load(const char *state_dir, struct founding_identity *ret);
 
 /* The first token, which the leader takes over into its store at its start (see

@@ -121,6 +121,8 @@ static int on_identity_line(void *owner, const char *section, const char *name,
 		id->self = (node_id)n;
 	else if (!strcmp(name, "leader"))
 		id->leader = (node_id)n;
+	else if (!strcmp(name, "witness"))
+		id->witness = n != 0;
 	else
 		return 0;
 	return 1;

@@ -101,9 +101,12 @@ int membership_new(struct membership **ret, const struct env *env, const struct 
 	m->renew_timer.cb = on_renew_timer;
 	m->lease_timer.cb = on_lease_timer;
 	m->start = env_random_u64(env);
+	m->started_at = env_now(env);
 	r = config_copy(m, config);
 	if (!r)
 		r = membership_known_load(m);
+	if (!r)
+		r = membership_recover_load(m);
 	if (!r)
 		r = tell_rpc(m, m->map);
 	if (!r)
@@ -249,6 +252,8 @@ static void set_lease(struct membership *m, nsec_t until)
 	m->lease_until = until;
 	if (held)
 		(void)env_arm(m->env, &m->lease_timer, until - now);
+	if (held && m->events->on_renewed)
+		m->events->on_renewed(m->owner, until);
 	if (held == m->lease_told)
 		return;
 	m->lease_told = held;
@@ -442,10 +447,12 @@ const char *membership_refusal(const struct membership *m, node_id id, char *tex
 	};
 	const struct membership_node *n = membership_node(m, id);
 
-	if (n && n->state == MEMBER_UP)
+	if (n && n->state == MEMBER_UP && !n->witness)
 		return NULL;
 	(void)snprintf(text, size, "%s %s", n ? n->name : "it",
-		       n ? why[n->state] : "is no member of the cluster");
+		       !n ? "is no member of the cluster" :
+		       n->witness ? "is a witness, which runs no programs" :
+				    why[n->state]);
 	return text;
 }
 

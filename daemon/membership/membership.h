@@ -82,6 +82,7 @@ struct membership_node {
 	epoch_t since;	      /* the first view with this incarnation */
 	bool voter;           /* has a vote in who leads */
 	struct membership_history history;
+	bool witness;	      /* a vote is all that it is there for: it runs no programs */
 	struct membership_load load; /* as of its last renewal */
 };
 
@@ -103,6 +104,9 @@ struct membership_events {
 	void (*on_pid_block)(void *owner, pid_t first, uint32_t count);
 	/* Filled by the owner: for the next renewal, or who asks this node. */
 	void (*get_load)(void *owner, struct membership_load *ret);
+	/* The lease ends then (CLOCK_BOOTTIME) unless it is renewed again, after which this comes
+	 * again; before on_lease(true).  May be NULL. */
+	void (*on_renewed)(void *owner, nsec_t until);
 };
 
 struct membership_config {
@@ -127,6 +131,11 @@ struct membership *membership_free(struct membership *m);
 /* Say good-bye to the leader: this node is LEFT, not LOST.  done once, within 1 s. */
 int membership_leave(struct membership *m, void (*done)(void *owner), void *owner);
 
+/* On a node that runs no ssid, an operator's word that a majority of the voters is gone for ever:
+ * this node alone decides from now on, with what it has; its next view is far ahead of
+ * whatever the others may have decided.  MEMBERSHIP_E_ABSENT: it keeps no log.  Blocks. */
+int membership_recover(const struct store *store, node_id self, const char *address);
+
 /* The newest view; never NULL after on_view first came, valid until the next. */
 const struct membership_view *membership_view(const struct membership *m);
 const struct membership_node *membership_node(const struct membership *m, node_id id);
@@ -134,6 +143,9 @@ const struct membership_node *membership_node_by_name(const struct membership *m
 /* This node's, as of now: in the view it is what the leader heard last. */
 struct membership_load membership_own_load(const struct membership *m);
 bool membership_lease_held(const struct membership *m);
+/* Without the lease: what is missing, and what can be done, in one line for people.  False: the
+ * lease is held. */
+bool membership_trouble(const struct membership *m, char *ret, size_t size);
 static inline bool membership_state_is_up(enum member_state state)
 {
 	return state == MEMBER_UP || state == MEMBER_LEAVING;

@@ -262,6 +262,7 @@ static int admit(struct membership *m, const struct membership_join_request *req
 {
 	struct membership_leader *l = m->leader;
 	const struct membership_node *old;
+	struct membership_node *n;
 	int r;
 
 	r = sign(m, request, l->next->next_id, &j->reply);
@@ -272,9 +273,10 @@ static int admit(struct membership *m, const struct membership_join_request *req
 		membership_map_remove_member(l->next, old->id);
 	l->dirty = l->dirty || old;
 	r = membership_map_add_member(l->next, l->next->next_id, request->name,
-				      request->address, NULL);
+				      request->address, &n);
 	if (r)
 		return err_fold(r);
+	n->witness = request->witness;
 	j->change.token.record.used_by = l->next->next_id++;
 	j->change.has_token = true;
 	l->dirty = true;

@@ -63,7 +63,7 @@ int membership_commit_begin(struct membership *m)
 	if (r)
 		return err_fold(r);
 	/* A new leader is a new view: the members learn of him by it. */
-	l->dirty = l->next->lease != m->config.lease ||
+	l->dirty = m->recovered || l->next->lease != m->config.lease ||
 		   l->next->view->leader != m->config.self;
 	l->next->lease = m->config.lease;
 	l->next->view->leader = m->config.self;
@@ -125,8 +125,10 @@ static void on_committed(void *owner, int result)
 		forget(m, c, result < 0 ? result : -ECANCELED);
 		return;
 	}
-	if (c->has_map)
+	if (c->has_map) {
+		membership_recover_done(m);
 		tell_members(m);
+	}
 	finish_changes(m, &c->changes, 0);
 	membership_commit_flush(m);
 }
@@ -213,7 +215,8 @@ void membership_commit_flush(struct membership *m)
 	TAILQ_CONCAT(&c->changes, &l->waiting, in);
 	c->has_map = l->dirty;
 	if (c->has_map) {
-		set_epoch(l->next->view, m->state->map->view->epoch + 1);
+		set_epoch(l->next->view,
+			  m->state->map->view->epoch + membership_recover_step(m));
 		membership_history_stamp(l->next, m->state->map, env_realtime(m->env));
 	}
 	r = propose(m, c);

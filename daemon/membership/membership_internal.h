@@ -3,7 +3,9 @@
  * What membership's own files share.
  *
  * membership.c is a member, membership_find.c how it finds the leader,
+ * membership_trouble.c what it lacks when it finds none,
  * membership_known.c the last view, written down for its successor,
+ * membership_recover.c what an operator does when a majority is gone for ever,
  * membership_server.c a server of the replicated log, membership_leader.c the
  * leader's renewals and leases, membership_move.c members that are added and removed by
  * command, membership_voters.c who should have a vote, membership_history.c how members
@@ -68,9 +70,16 @@ struct membership {
 	uint8_t seal_key[32];
 	char *ca_pem, *ca_key_pem;
 	uint64_t start; /* drawn at this start */
+	nsec_t started_at;
 	uint64_t incarnation;
 	struct membership_map *map; /* NULL before the first view */
 	node_id target;		  /* whom to renew with next */
+	node_id asked;		  /* with the last renewal */
+	struct {
+		node_id node;
+		nsec_t at;
+	} answered[8];		  /* those who were asked of late; oldest replaced */
+	bool recovered;		  /* by membership_recover(), and no view was committed since */
 	bool lease_told;	    /* what the owner was told last */
 	bool given_up;		    /* and takes none until a view has settled that */
 	nsec_t lease_until;	    /* by this node's clock; 0: none */
@@ -82,6 +91,11 @@ struct membership {
 	void *left_owner;
 	struct membership_leader *leader; /* NULL: this node is not */
 };
+
+/* membership_trouble.c */
+
+/* The one who was asked last has answered. */
+void membership_trouble_answered(struct membership *m);
 
 /* membership_find.c */
 
@@ -189,6 +203,12 @@ struct membership_voter {
  * done. */
 node_id membership_voters_next(const struct membership_voter *v, size_t n, node_id self,
 			       bool *ret_vote);
+
+/* membership_recover.c */
+int membership_recover_load(struct membership *m);
+/* How far its next view is from the last. */
+epoch_t membership_recover_step(const struct membership *m);
+void membership_recover_done(struct membership *m);
 
 /* membership_commit.c */
 

@@ -56,6 +56,7 @@ int membership_join_request_pack(const struct membership_join_request *request, 
 	q.name = (char *)request->name;
 	q.address = (char *)request->address;
 	q.csr = request->csr;
+	q.witness = request->witness;
 	return pack(&q.base, ret, ret_len);
 }
 
@@ -75,6 +76,7 @@ int membership_join_request_unpack(struct iovec bytes, struct membership_join_re
 	memcpy(request.secret, q->secret.data, TOKEN_SECRET);
 	strcpy(request.name, q->name);
 	strcpy(request.address, q->address);
+	request.witness = q->witness;
 	request.csr = strdup(q->csr);
 	if (!request.csr)
 		return err_origin(-ENOMEM);

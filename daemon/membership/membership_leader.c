@@ -171,17 +171,49 @@ static void on_handed(void *owner, int result)
 		log_debug("nobody else leads yet: %d, trying again", result);
 }
 
+static void hand_over(struct membership *m, node_id to)
+{
+	struct membership_leader *l = m->leader;
+
+	if (!l->handing)
+		l->handing = !consensus_transfer(m->consensus, to, on_handed, m);
+}
+
 /* It was elected before it lost its vote, which a leader cannot take from itself. */
 static bool hand_over_if_removed(struct membership *m)
 {
-	struct membership_leader *l = m->leader;
-	const struct membership_node *self = membership_map_member(l->next, m->config.self);
+	const struct membership_node *self =
+		membership_map_member(m->leader->next, m->config.self);
 
 	if (!self || self->state != MEMBER_REMOVED)
 		return false;
-	if (!l->handing)
-		l->handing = !consensus_transfer(m->consensus, NODE_NONE, on_handed, m);
+	hand_over(m, NODE_NONE);
 	return true;
+}
+
+/* By this leader, and a moment ago: it is not handed over to the dead. */
+static bool was_heard(struct membership *m, node_id node)
+{
+	const struct membership_lease *lease = membership_lease_find(m->leader, node);
+
+	return lease && lease->start && env_now(m->env) - lease->heard < m->config.lease / 2;
+}
+
+/* A witness leads while nobody else can. */
+static void hand_over_if_witness(struct membership *m)
+{
+	const struct membership_view *view = m->leader->next->view;
+	const struct membership_node *self =
+		membership_map_member(m->leader->next, m->config.self);
+
+	for (size_t i = 0; self && self->witness && i < view->n_nodes; i++) {
+		const struct membership_node *n = &view->nodes[i];
+
+		if (n->state == MEMBER_UP && n->voter && !n->witness && was_heard(m, n->id)) {
+			hand_over(m, n->id);
+			return;
+		}
+	}
 }
 
 static void on_watch(struct env_timer *timer)
@@ -206,8 +238,10 @@ static void on_watch(struct env_timer *timer)
 		n->state = MEMBER_LOST;
 		l->dirty = true;
 	}
-	if (!hand_over_if_removed(m))
+	if (!hand_over_if_removed(m)) {
 		watch_voters(m, now);
+		hand_over_if_witness(m);
+	}
 	membership_commit_flush(m);
 	(void)env_arm(m->env, &l->watch, m->config.lease / WATCH_FRACTION);
 }
@@ -386,7 +420,8 @@ void membership_leader_first_pids(struct membership *m, node_id node)
 {
 	struct membership_leader *l = m->leader;
 
-	if (membership_map_count_pids(l->next, node))
+	if (membership_map_member(l->next, node)->witness ||
+	    membership_map_count_pids(l->next, node))
 		return;
 	if (membership_map_lease(l->next, node, m->config.pids_max))
 		log_error("no PIDs are left for node %u: it can run no programs of the "

@@ -167,8 +167,9 @@ int membership_state_apply(struct membership_state *s, struct iovec command)
 		return err_origin(-EBADMSG);
 	if (p->map.len)
 		r = membership_wire_map_unpack((struct iovec){ p->map.data, p->map.len }, &map);
-	/* Epochs go up by one, but for a snapshot, which begins anywhere. */
-	if (!r && map && s->map->view->epoch && map->view->epoch != s->map->view->epoch + 1)
+	/* Epochs go up by one, but for a snapshot, which begins anywhere, and a recovery. */
+	if (!r && map && s->map->view->epoch && map->view->epoch != s->map->view->epoch + 1 &&
+	    map->view->epoch != s->map->view->epoch + MEMBERSHIP_FAR)
 		r = err_origin(-EBADMSG);
 	for (size_t i = 0; !r && i < p->n_tokens; i++) {
 		const Ssi__Membership__Token *t = p->tokens[i];

@@ -10,6 +10,10 @@
 
 #include <uthash.h>
 
+/* From the last view before membership_recover() to the first after it; else they follow each
+ * other. */
+enum { MEMBERSHIP_FAR = 1 << 20 };
+
 struct membership_state_token {
 	UT_hash_handle hh;
 	uint8_t hash[TOKEN_HASH];

@@ -7,6 +7,7 @@
  */
 #include "ids.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/uio.h>
 
@@ -39,6 +40,7 @@ struct membership_join_request {
 	uint8_t secret[TOKEN_SECRET];
 	char name[NODE_NAME_MAX + 1];
 	char address[64];
+	bool witness;
 	char *csr;
 };
 

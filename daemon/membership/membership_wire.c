@@ -64,6 +64,7 @@ static void fill_members(struct view_message *v, const struct membership_map *ma
 		p->voter = n->voter;
 		p->since = n->since;
 		p->history = fill_history(&n->history, &v->histories[i]);
+		p->witness = n->witness;
 	}
 }
 
@@ -141,6 +142,7 @@ static int add_member(struct membership_map *map, const Ssi__Membership__Member 
 	n->voter = p->voter;
 	n->since = p->since;
 	n->history = take_history(p->history);
+	n->witness = p->witness;
 	map->starts[map->view->n_nodes - 1] = p->start;
 	return 0;
 }
@@ -238,6 +240,8 @@ static void on_renewed(void *owner, const struct rpc_result *result)
 	_cleanup_(membership_map_freep) struct membership_map *view = NULL;
 	struct membership_renewed renewed;
 
+	if (result->status == RPC_OK || result->answered)
+		membership_trouble_answered(owner);
 	if (result->status != RPC_OK) {
 		membership_on_renewed(owner, result->status, result->text, NULL);
 		return;
@@ -271,7 +275,8 @@ int membership_wire_renew(struct membership *m, const struct membership_renewal 
 	q.incarnation = renewal->incarnation;
 	q.epoch = renewal->epoch;
 	q.load = &load;
-	return rpc_call(m->rpc, membership_find_target(m), MEMBERSHIP_RENEW, &q.base, RPC_NO_BULK,
+	m->asked = membership_find_target(m);
+	return rpc_call(m->rpc, m->asked, MEMBERSHIP_RENEW, &q.base, RPC_NO_BULK,
 			m->config.lease / 4, on_renewed, m, &m->renewing);
 }
 

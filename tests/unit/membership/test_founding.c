@@ -119,21 +119,21 @@ static void joining_says_why_not(void **state)
 	struct fixture *f = *state;
 	_cleanup_free_ char *token = NULL, *text = NULL;
 
-	assert_int_equal(founding_join(f->joiner, "SSI1-AAAA", "b", "127.0.0.1:1",
+	assert_int_equal(founding_join(f->joiner, "SSI1-AAAA", "b", "127.0.0.1:1", false,
 				       NSEC_PER_SEC, &text),
 			 FOUNDING_E_TOKEN);
 	free(TAKE(text));
-	assert_true(founding_join(f->joiner, "x", "B", "127.0.0.1:1", NSEC_PER_SEC, &text) < 0);
+	assert_true(founding_join(f->joiner, "x", "B", "127.0.0.1:1", false, NSEC_PER_SEC, &text) < 0);
 	free(TAKE(text));
 	assert_int_equal(founding_init(f->founder, "a", f->address, NSEC_PER_SEC * 60, &token),
 			 0);
 	/* Nobody listens. */
-	assert_int_equal(founding_join(f->joiner, token, "b", "127.0.0.1:1", NSEC_PER_SEC,
+	assert_int_equal(founding_join(f->joiner, token, "b", "127.0.0.1:1", false, NSEC_PER_SEC,
 				       &text),
 			 FOUNDING_E_NETWORK);
 	assert_non_null(strstr(text, f->address));
 	free(TAKE(text));
-	assert_int_equal(founding_join(f->founder, token, "b", "127.0.0.1:1", NSEC_PER_SEC,
+	assert_int_equal(founding_join(f->founder, token, "b", "127.0.0.1:1", false, NSEC_PER_SEC,
 				       &text),
 			 FOUNDING_E_EXISTS);
 }
@@ -290,7 +290,7 @@ static void a_node_joins_over_the_network(void **state)
 	assert_int_equal(pthread_create(&thread, NULL, founder_thread, &founder), 0);
 	for (unsigned i = 0; i < 100 && r; i++) {
 		free(TAKE(text));
-		r = founding_join(f->joiner, token, "b", "127.0.0.1:1", 5 * NSEC_PER_SEC, &text);
+		r = founding_join(f->joiner, token, "b", "127.0.0.1:1", false, 5 * NSEC_PER_SEC, &text);
 		if (r)
 			usleep(50000);
 	}
@@ -304,7 +304,7 @@ static void a_node_joins_over_the_network(void **state)
 	assert_int_equal(mode_of(f->joiner, "ca.key"), 0);
 	/* The token was good for one. */
 	(void)snprintf(other, sizeof(other), "%s/other", f->dir);
-	assert_int_equal(founding_join(other, token, "c", "127.0.0.1:2", 5 * NSEC_PER_SEC,
+	assert_int_equal(founding_join(other, token, "c", "127.0.0.1:2", false, 5 * NSEC_PER_SEC,
 				       &text),
 			 FOUNDING_E_TOKEN);
 	founder.stopping = true;

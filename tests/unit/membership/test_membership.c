@@ -29,6 +29,7 @@ struct fixture {
 	struct world *w;
 	struct node nodes[N + 1];
 	unsigned n_tokens, n_replies, n_left, n_added;
+	bool witness; /* who joins */
 	int token_result;
 	char token[256];
 	struct membership_join_reply reply;
@@ -130,7 +131,7 @@ static void new_token(struct fixture *f, nsec_t lifetime)
 /* As the joiner of @slot would, with the last token, at node @at. */
 static void send_join(struct fixture *f, unsigned slot, const char *csr, unsigned at)
 {
-	struct membership_join_request q = { .csr = (char *)csr };
+	struct membership_join_request q = { .csr = (char *)csr, .witness = f->witness };
 	struct membership_token token;
 	_cleanup_free_ uint8_t *data = NULL;
 	size_t len;
@@ -380,6 +381,40 @@ static void without_a_majority_leases_end_and_come_back(void **state)
 	assert_true(membership_view(f->nodes[2].m)->epoch > before);
 }
 
+static void a_voter_that_is_left_says_what_is_missing_and_decides_alone_when_it_is_told_to(
+	void **state)
+{
+	struct fixture *f = *state;
+	epoch_t before = membership_view(f->nodes[3].m)->epoch;
+	char text[512];
+
+	assert_false(membership_trouble(f->nodes[3].m, text, sizeof(text)));
+	world_crash(f->w, 1, false);
+	world_crash(f->w, 2, false);
+	run(f, 6000);
+	assert_false(f->nodes[3].lease);
+	assert_true(membership_trouble(f->nodes[3].m, text, sizeof(text)));
+	assert_non_null(strstr(text, "no majority: of the voters node-1, node-2 and node-3, node-1 "
+				     "and node-2 have not answered since "));
+	stop(f, 3);
+	assert_int_equal(membership_recover(world_store(f->w, 3), 3, world_address(f->w, 3)), 0);
+	world_crash(f->w, 3, true);
+	world_boot(f->w, 3);
+	run(f, 6000);
+	assert_true(f->nodes[3].lease);
+	assert_false(membership_trouble(f->nodes[3].m, text, sizeof(text)));
+	assert_int_equal(membership_view(f->nodes[3].m)->leader, 3);
+	assert_int_equal(state_of(f, 3, 1), MEMBER_LOST);
+	assert_in_range(membership_view(f->nodes[3].m)->epoch, before + 1000000, before + 1100000);
+	/* Once: what follows is one after the other again. */
+	before = membership_view(f->nodes[3].m)->epoch;
+	world_crash(f->w, 3, false);
+	world_boot(f->w, 3);
+	run(f, 6000);
+	assert_true(f->nodes[3].lease);
+	assert_in_range(membership_view(f->nodes[3].m)->epoch, before + 1, before + 100);
+}
+
 static void all_at_once_go_and_come_back(void **state)
 {
 	struct fixture *f = *state;
@@ -537,6 +572,39 @@ static void more_pids_come_until_there_are_none(void **state)
 	assert_int_equal(f->nodes[3].n_blocks, 2);
 	assert_true(f->nodes[3].n_pids > 1000000);
 	assert_int_equal(membership_want_pids(f->nodes[2].m), MEMBERSHIP_E_EXHAUSTED);
+}
+
+static void a_witness_votes_and_nothing_else(void **state)
+{
+	struct fixture *f = *state;
+	char text[256];
+
+	for (unsigned i = 2; i <= N; i++) {
+		new_token(f, NSEC_PER_SEC * 60);
+		f->witness = i == 3;
+		assert_int_equal(join(f, i, "CSR"), JOIN_ADMITTED);
+		world_boot(f->w, i);
+		run(f, 3000);
+	}
+	for (unsigned i = 0; i < 100 && !membership_node(f->nodes[3].m, 3)->voter; i++)
+		run(f, 100);
+	assert_true(membership_node(f->nodes[1].m, 3)->voter);
+	assert_true(membership_node(f->nodes[2].m, 3)->witness);
+	assert_int_equal(f->nodes[3].n_blocks, 0);
+	assert_null(membership_refusal(f->nodes[1].m, 2, text, sizeof(text)));
+	assert_string_equal(membership_refusal(f->nodes[1].m, 3, text, sizeof(text)),
+			    "node-3 is a witness, which runs no programs");
+	/* Two of three are a majority; it leads only while nobody else can. */
+	world_crash(f->w, 1, true);
+	run(f, 6000);
+	assert_true(f->nodes[2].lease);
+	assert_int_equal(state_of(f, 2, 1), MEMBER_LOST);
+	assert_int_equal(membership_view(f->nodes[2].m)->leader, 2);
+	world_crash(f->w, 2, true);
+	world_boot(f->w, 1);
+	run(f, 8000);
+	assert_true(f->nodes[1].lease);
+	assert_int_equal(membership_view(f->nodes[1].m)->leader, 1);
 }
 
 static void a_token_admits_once(void **state)
@@ -721,10 +789,12 @@ int main(void)
 		THREE(a_leader_that_is_cut_off_stops_before_it_is_lost),
 		THREE(without_a_majority_leases_end_and_come_back),
 		THREE(all_at_once_go_and_come_back),
+		THREE(a_voter_that_is_left_says_what_is_missing_and_decides_alone_when_it_is_told_to),
 		THREE(who_leaves_is_left_and_may_return),
 		THREE(who_is_removed_has_no_lease_and_no_vote_until_it_is_added),
 		THREE(many_are_removed_in_one_view_or_none),
 		THREE(more_pids_come_until_there_are_none),
+		ONE(a_witness_votes_and_nothing_else),
 		ONE(a_token_admits_once),
 		ONE(a_token_expires),
 		ONE(a_name_in_use_is_refused_and_the_token_stays_good),
