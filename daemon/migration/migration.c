@@ -204,7 +204,7 @@ static void resume_one(struct migration_room *m, const struct migration_entry *e
 
 /* End what a predecessor of this ssid left half-way.  What may have been committed
  * waits, frozen as it is, for the first view: it says whose home is where, and who is
- * up. */
+ * up; and for the space to run, since nothing can be done to a process of a frozen one. */
 static void resume(struct migration_room *m, bool decided)
 {
 	struct migration_entry entries[256];
@@ -227,7 +227,7 @@ static void resume(struct migration_room *m, bool decided)
 
 void migration_on_view(struct migration_room *m)
 {
-	if (!m->resumed)
+	if (!m->resumed && !space_is_frozen(m->n.space))
 		resume(m, true);
 	migration_source_on_view(m);
 	migration_target_on_view(m);
@@ -256,7 +256,7 @@ int migration_room_new(struct migration_room **ret,
 		return r;
 	}
 	resume(m, false);
-	if (membership_view(n->membership))
+	if (membership_view(n->membership) && !space_is_frozen(n->space))
 		resume(m, true);
 	*ret = m;
 	return 0;

@@ -134,6 +134,12 @@ static void next_depart(struct migration_source *s)
 {
 	int r;
 
+	/* Nothing can be injected while the whole space is frozen. */
+	if (space_is_frozen(s->room->n.space)) {
+		s->committed = true;
+		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
+		return;
+	}
 	sm_move(&s->sm, SOURCE_DEPARTING);
 	/* A predecessor came as far as to have none of it left, and perhaps no shadow. */
 	if (s->resumed && !s->n_members) {
@@ -176,7 +182,7 @@ static bool target_excluded(const struct migration_source *s)
 	const struct membership_node *n =
 		membership_node(s->room->n.membership, s->target);
 
-	return n && n->state != MEMBER_UP;
+	return n && !membership_state_is_up(n->state);
 }
 
 static void on_aborted(void *owner, const struct rpc_result *result)
@@ -321,6 +327,8 @@ void source_on_timer(struct env_timer *timer)
 
 	if (s->sm.state == SOURCE_LOOKING)
 		source_start(s);
+	else if (s->committed)
+		next_depart(s);
 	else if (s->sm.state == SOURCE_UNDOING)
 		abort_surely(s);
 	else
@@ -333,7 +341,7 @@ void migration_source_on_view(struct migration_room *m)
 
 	for (s = LIST_FIRST(&m->sources); s; s = next) {
 		next = LIST_NEXT(s, entry);
-		if (s->sm.state == SOURCE_QUERYING && s->timer.due &&
+		if (s->sm.state == SOURCE_QUERYING && s->timer.due && !s->committed &&
 		    target_excluded(s)) {
 			env_disarm(m->n.env, &s->timer);
 			source_fail(s, RPC_DOWN,

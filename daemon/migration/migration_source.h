@@ -32,6 +32,7 @@ struct migration_source {
 	node_id target;
 	bool dry_run, held, asked;
 	bool resumed;	     /* begun by a predecessor of this ssid */
+	bool committed;	     /* the target runs it; we depart when the space runs again */
 	bool may_be_ready;   /* RESTORE was sent, and no abort acknowledged */
 	bool aborting;	     /* an abort is under way, or waits for its turn */
 	uint32_t generation; /* of the copy; 0: not known yet */
