@@ -129,6 +129,20 @@ static bool has_majority(const struct voters *v)
 	return 2 * v->answer > v->all;
 }
 
+static void check_frozen(struct problems *p, const Ssi__Control__Node *n)
+{
+	struct nodes_problem *q;
+
+	if (!p->view->frozen_ns)
+		return;
+	q = add(p, n ? n->name : "");
+	SAY(q->what, "the programs on this node are frozen, for %" PRIu64 " s now: its lease has "
+		     "ended, and others may take it for lost",
+	    p->view->frozen_ns / 1000000000);
+	SAY(q->remedy, "they go on by themselves when it is in touch again, but for those that were "
+		       "given up meanwhile");
+}
+
 /* Without a lease nothing else of the view is certain. */
 static void check_touch(struct problems *p, const struct voters *v)
 {
@@ -140,6 +154,7 @@ static void check_touch(struct problems *p, const struct voters *v)
 	q = add(p, n ? n->name : "");
 	SAY(q->what, "this node has lost touch with the cluster: the list may be old");
 	SAY(q->remedy, "if it lasts, look at this node's network and at journalctl -u ssid");
+	check_frozen(p, n);
 	if (!v->all || has_majority(v))
 		return;
 	q = add(p, "");
@@ -219,7 +234,7 @@ static void check_pair(struct problems *p, const struct voters *v)
 	q = add(p, v->answering);
 	SAY(q->what, "two nodes have one voter: the cluster stands still without %s",
 	    v->answering);
-	SAY(q->remedy, "a third node would keep it going; a voter without data is enough");
+	SAY(q->remedy, "a third node would keep it going; a voter without data is enough: ssi-admin join --witness");
 }
 
 size_t nodes_problems(const Ssi__Control__Nodes *view, uint64_t now_ns,

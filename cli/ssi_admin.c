@@ -1,11 +1,14 @@
 /* ssi-admin(8): found a cluster, admit nodes, look after it. */
 #include "change.h"
 #include "cleanup.h"
+#include "env_event.h"
 #include "fault.h"
 #include "founding.h"
 #include "log.h"
+#include "membership.h"
 #include "membership_map.h"
 #include "session.h"
+#include "store_lmdb.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -23,6 +26,7 @@ static const char help[] =
 	"  init                found a cluster with this node as its first; prints a token\n"
 	"  token               print a one-time token with which one node may join\n"
 	"  join TOKEN          make this node a member; then start its ssid\n"
+	"  recover             (majority lost for ever) let this node decide alone\n"
 	"  status              is this node's ssid up and in touch with the cluster?\n"
 	"  nodes               the nodes, as ssi-nodes shows them\n"
 	"  nodes add           add nodes that were removed; see ssi_add_nodes\n"
@@ -42,7 +46,9 @@ static const char help[] =
 	"  -t, --total N       as many as make N nodes that are up (nodes add, nodes del)\n"
 	"  -a, --all           all; of this node nodes del takes no notice\n"
 	"  -f, --force         end what cannot move, or runs (nodes del, cluster shutdown)\n"
-	"      --dry-run       only say what would be ended\n";
+	"      --dry-run       only say what would be ended\n"
+	"      --witness       only vote: run no programs, hold no data (join)\n"
+	"      --yes           do not ask (recover)\n";
 
 static const struct option options[] = {
 	{ "node", required_argument, NULL, 'N' },
@@ -56,6 +62,8 @@ static const struct option options[] = {
 	{ "all", no_argument, NULL, 'a' },
 	{ "force", no_argument, NULL, 'f' },
 	{ "dry-run", no_argument, NULL, 'd' },
+	{ "witness", no_argument, NULL, 'W' },
+	{ "yes", no_argument, NULL, 'y' },
 	{ 0 },
 };
 
@@ -63,6 +71,7 @@ static struct {
 	const char *node, *address, *state;
 	char *list;
 	uint64_t lifetime_s, wait_s;
+	bool yes, witness;
 } arguments = { .state = "/var/lib/ssi", .lifetime_s = 86400 };
 
 static struct change change;
@@ -103,6 +112,12 @@ static void on_option(int val, const char *argument)
 		break;
 	case 's':
 		arguments.state = argument;
+		break;
+	case 'W':
+		arguments.witness = true;
+		break;
+	case 'y':
+		arguments.yes = true;
 		break;
 	case 'w':
 		arguments.wait_s = session_number(argument, 86400, "number of seconds");
@@ -236,7 +251,7 @@ static int join(const struct session_options *o, const char *token)
 	int r;
 
 	need_root("join a cluster");
-	r = founding_join(arguments.state, token, valid_node_name(), node_address(),
+	r = founding_join(arguments.state, token, valid_node_name(), node_address(), arguments.witness,
 			  o->timeout_ms ? o->timeout_ms * NSEC_PER_MSEC : 20 * NSEC_PER_SEC, &text);
 	switch (r) {
 	case 0:
@@ -321,16 +336,93 @@ static int status(const struct session_options *o)
 
 	if (o->json)
 		printf("{\"version\":1,\"cluster\":\"%s\",\"node\":\"%s\",\"ssid\":\"%s\","
-		       "\"in_touch\":%s,\"nodes\":%u,\"nodes_up\":%u,\"epoch\":%llu}\n",
-		       s->cluster, s->node, s->version, s->lease_held ? "true" : "false", s->nodes,
+		       "\"in_touch\":%s,\"fenced\":%s,\"nodes\":%u,\"nodes_up\":%u,\"epoch\":%llu}\n",
+		       s->cluster, s->node, s->version, s->lease_held ? "true" : "false",
+		       s->frozen_ns ? "true" : "false", s->nodes,
 		       s->nodes_up, (unsigned long long)s->epoch);
 	else if (!o->quiet)
 		printf("node %s of cluster %s, ssid %s: %s, %u of %u nodes up (view %llu)\n", s->node,
 		       s->cluster, s->version,
 		       s->lease_held ? "in touch" : "has lost touch with the cluster", s->nodes_up,
 		       s->nodes, (unsigned long long)s->epoch);
+	if (s->trouble[0] && !o->quiet)
+		session_error("%s", s->trouble);
+	if (s->frozen_ns && !o->quiet)
+		session_error("fenced: the programs on this node are frozen, for %llu s now",
+			      (unsigned long long)(s->frozen_ns / NSEC_PER_SEC));
 	ssi__control__event__free_unpacked(event, NULL);
 	return code;
+}
+
+static const char danger[] =
+	"This makes %s the only voter of the cluster, with what its own store holds.\n"
+	"Do it only when a majority of the voters is lost for ever:\n"
+	"  - what was decided on the lost ones alone is gone: members that joined and PIDs that\n"
+	"    were given out last may be unknown;\n"
+	"  - if a lost voter runs again, there are two clusters, which both may start what the\n"
+	"    other one runs: wipe its /var/lib/ssi before, and let it join anew;\n"
+	"  - do it on one node only, the one with the highest view (ssi-admin\n"
+	"    status).\n"
+	"Then start its ssid; the nodes that are left find it by themselves.\n";
+
+static void confirm(const struct founding_identity *identity)
+{
+	char line[64];
+
+	if (arguments.yes)
+		return;
+	if (!isatty(STDIN_FILENO))
+		session_exit(EXIT_USAGE, "this is dangerous: read ssi-admin(8), recover, then give --yes");
+	fprintf(stderr, danger, identity->name);
+	fprintf(stderr, "Type the name of this node to go on: ");
+	if (!fgets(line, sizeof(line), stdin))
+		line[0] = '\0';
+	line[strcspn(line, "\n")] = '\0';
+	if (strcmp(line, identity->name) != 0)
+		session_exit(EXIT_FAILED, "nothing was changed");
+}
+
+static int recover_in(const struct founding_identity *identity)
+{
+	char path[256];
+	struct env_event *event;
+	struct store_lmdb *store;
+	int r;
+
+	(void)snprintf(path, sizeof(path), "%s/store", arguments.state);
+	r = env_event_new(&event);
+	if (r == 0)
+		r = store_lmdb_new(&store, env_event_env(event), path);
+	if (r < 0)
+		return r;
+	r = membership_recover(store_lmdb_store(store), identity->self, identity->address);
+	(void)env_event_free(event);
+	(void)store_lmdb_free(store);
+	return r;
+}
+
+static int recover(const struct session_options *o)
+{
+	struct founding_identity identity;
+	int r;
+
+	need_root("recover a cluster");
+	r = founding_load(arguments.state, &identity);
+	if (r != 0)
+		session_exit(EXIT_FAILED, "%s: this node belongs to no cluster", arguments.state);
+	if (session_try(o))
+		session_exit(EXIT_CONFLICT, "ssid runs on this node: systemctl stop ssid, then again");
+	confirm(&identity);
+	r = recover_in(&identity);
+	if (r == MEMBERSHIP_E_ABSENT)
+		session_exit(EXIT_NOT_FOUND, "%s is no voter and keeps nothing of what was decided: do it on "
+					     "a voter, see ssi-nodes",
+			     identity.name);
+	if (r < 0)
+		session_exit(EXIT_FAILED, "%s/store: %s", arguments.state, strerror(-r));
+	if (!o->quiet)
+		printf("%s decides alone now: systemctl start ssid\n", identity.name);
+	return EXIT_OK;
 }
 
 static int arm_fault(const struct session_options *o, const char *name, const char *action)
@@ -403,6 +495,8 @@ int main(int argc, char **argv)
 		return token(&o);
 	if (strcmp(argv[first], "status") == 0 && n == 0)
 		return status(&o);
+	if (strcmp(argv[first], "recover") == 0 && n == 0)
+		return recover(&o);
 	if (strcmp(argv[first], "fault") == 0 && n == 2)
 		return arm_fault(&o, operands[0], operands[1]);
 	if (strcmp(argv[first], "nodes") == 0 && n == 0)

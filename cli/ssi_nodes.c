@@ -70,13 +70,13 @@ static void on_option(int val, const char *argument)
 /* What the node is to the cluster, and whether it is this one. */
 static const char *role(const Ssi__Control__Node *n)
 {
-	static const char *const names[][2] = {
-		{ "", "here" },
-		{ "voter", "voter, here" },
-		{ "leader", "leader, here" },
+	static const char *const names[][2][2] = {
+		{ { "", "here" }, { "witness", "witness, here" } },
+		{ { "voter", "voter, here" }, { "voter, witness", "voter, witness, here" } },
+		{ { "leader", "leader, here" }, { "leader, witness", "leader, witness, here" } },
 	};
 
-	return names[n->leader ? 2 : n->voter ? 1 : 0][n->self];
+	return names[n->leader ? 2 : n->voter ? 1 : 0][n->witness][n->self];
 }
 
 /* Nothing is shown for what was not heard: no zeros. */
@@ -157,7 +157,8 @@ static void show(const struct session_options *o, const Ssi__Control__Nodes *nod
 
 		session_cell(l, 0, "%u", n->id);
 		session_cell(l, 1, "%s", n->name);
-		session_cell(l, 2, "%s", n->state);
+		/* As it knows of itself; the others call it lost. */
+		session_cell(l, 2, "%s", n->self && nodes->frozen_ns ? "fenced" : n->state);
 		session_cell(l, 3, "%s", n->address);
 		show_load(o, l, n);
 		session_cell(l, 8, "%s", role(n));

@@ -56,10 +56,12 @@ static void connection_close(struct control_connection *c)
 	struct control *control = c->control;
 
 	control_stream_end(c);
-	process_wait_cancel(control->n.process, c);
-	migration_forget(control->n.migration, c);
-	hotplug_forget(control->n.hotplug, c);
-	checkpoint_forget(control->n.checkpoint, c);
+	if (control->n.process) { /* else this node is a witness */
+		process_wait_cancel(control->n.process, c);
+		migration_forget(control->n.migration, c);
+		hotplug_forget(control->n.hotplug, c);
+		checkpoint_forget(control->n.checkpoint, c);
+	}
 	env_unwatch(control->n.env, &c->watch);
 	close_fd(c->watch.fd);
 	LIST_REMOVE(c, entry);
@@ -135,6 +137,53 @@ void control_progress(void *connection, const char *step, uint64_t bytes, uint64
 	control_send(connection, &event, false);
 }
 
+bool control_trouble(const struct control *c, char ret[static CONTROL_TROUBLE_MAX])
+{
+	ret[0] = '\0';
+	if (membership_trouble(c->n.membership, ret, CONTROL_TROUBLE_MAX))
+		return true;
+	if (!ret[0] && c->n.process && process_frozen_at(c->n.process))
+		(void)snprintf(ret, CONTROL_TROUBLE_MAX,
+			       "this node was fenced and is asking the others which of its programs "
+			       "may go on");
+	return ret[0];
+}
+
+nsec_t control_frozen_for(const struct control *c)
+{
+	nsec_t at = c->n.process ? process_frozen_at(c->n.process) : 0;
+
+	return at ? env_now(c->n.env) - at : 0;
+}
+
+bool control_may_not_start(const struct control *c, char ret[static CONTROL_TROUBLE_MAX])
+{
+	if (!c->n.process || process_may_start(c->n.process))
+		return false;
+	if (!control_trouble(c, ret))
+		(void)snprintf(ret, CONTROL_TROUBLE_MAX, "this node's lease has just ended, try again");
+	return true;
+}
+
+/* What a witness can answer. */
+static bool needs_no_programs(const Ssi__Control__Request *q)
+{
+	return q->body_case == SSI__CONTROL__REQUEST__BODY_NODES ||
+	       q->body_case == SSI__CONTROL__REQUEST__BODY_PROCESSES ||
+	       q->body_case == SSI__CONTROL__REQUEST__BODY_STATUS ||
+	       q->body_case == SSI__CONTROL__REQUEST__BODY_TOKEN ||
+	       q->body_case == SSI__CONTROL__REQUEST__BODY_FAULT;
+}
+
+/* Nothing is begun without the lease: what a fenced node does is not accepted anywhere. */
+static bool needs_lease(const Ssi__Control__Request *q)
+{
+	return q->body_case == SSI__CONTROL__REQUEST__BODY_RUN ||
+	       (q->body_case == SSI__CONTROL__REQUEST__BODY_MIGRATE && !q->migrate->follow) ||
+	       q->body_case == SSI__CONTROL__REQUEST__BODY_CHECKPOINT ||
+	       q->body_case == SSI__CONTROL__REQUEST__BODY_RESTART;
+}
+
 int control_take_fd(struct control_connection *c, size_t i)
 {
 	return i < c->n_fds ? TAKE_FD(c->fds[i]) : -1;
@@ -183,11 +232,21 @@ static void dispatch(struct control_connection *c, const Ssi__Control__Request *
 static void serve(struct control_connection *c, const uint8_t *data, size_t len)
 {
 	Ssi__Control__Request *q = ssi__control__request__unpack(NULL, len, data);
+	char trouble[CONTROL_TROUBLE_MAX];
 
 	c->busy = true;
 	if (!q)
 		return control_fail(c, RPC_USAGE, "the request is not a message");
-	dispatch(c, q);
+	if (!membership_view(c->control->n.membership) &&
+	    q->body_case != SSI__CONTROL__REQUEST__BODY_FAULT && control_trouble(c->control, trouble))
+		control_fail(c, RPC_DOWN, "%s", trouble);
+	else if (needs_lease(q) && control_may_not_start(c->control, trouble))
+		control_fail(c, RPC_DOWN, "%s", trouble);
+	else if (!c->control->n.process && !needs_no_programs(q))
+		control_fail(c, RPC_DOWN, "this node is a witness, which runs no programs: ask "
+						 "another one");
+	else
+		dispatch(c, q);
 	ssi__control__request__free_unpacked(q, NULL);
 }
 

@@ -47,6 +47,14 @@ void control_progress(void *connection, const char *step, uint64_t bytes, uint64
 /* Take descriptor @i of those that came; -1: there is none. */
 int control_take_fd(struct control_connection *c, size_t i);
 
+/* What this node lacks to act; false, and *ret is empty: nothing. */
+enum { CONTROL_TROUBLE_MAX = 1024 };
+bool control_trouble(const struct control *c, char ret[static CONTROL_TROUBLE_MAX]);
+/* For so long the programs of this node have been frozen; 0: they run. */
+nsec_t control_frozen_for(const struct control *c);
+/* Nothing can be started here: *ret says why. */
+bool control_may_not_start(const struct control *c, char ret[static CONTROL_TROUBLE_MAX]);
+
 /* Tell that @app runs on @node, then, when it ends, how. */
 void control_started(struct control_connection *c, pid_t app, node_id node);
 

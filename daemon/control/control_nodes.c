@@ -64,6 +64,7 @@ static void fill_node(const struct control *control, const struct membership_vie
 	p->memory_available = n->load.memory_available;
 	p->leader = n->id == view->leader;
 	p->voter = n->voter;
+	p->witness = n->witness;
 	p->self = n->id == rpc_self(control->n.rpc);
 	fill_history(n, env_realtime(control->n.env), p);
 }
@@ -94,6 +95,7 @@ static void answer(struct control_connection *c, const struct asking *a)
 	}
 	reply.epoch = view->epoch;
 	reply.lease_held = membership_lease_held(c->control->n.membership);
+	reply.frozen_ns = control_frozen_for(c->control);
 	reply.n_nodes = view->n_nodes;
 	reply.nodes = list;
 	event.body_case = SSI__CONTROL__EVENT__BODY_NODES;

@@ -436,6 +436,7 @@ void control_serve_launch(struct control *control, struct rpc_call *call,
 {
 	Ssi__Control__LaunchReply reply = SSI__CONTROL__LAUNCH_REPLY__INIT;
 	_cleanup_(process_launch_freep) struct process_launch *l = NULL;
+	char trouble[CONTROL_TROUBLE_MAX];
 	stream_id opened[3] = { 0 };
 	char text[128];
 	const char *why;
@@ -449,6 +450,10 @@ void control_serve_launch(struct control *control, struct rpc_call *call,
 	if (q->n_streams != 3 || (q->terminal && !q->terminal->window) ||
 	    process_launch_unpack(&l, q->launch.data, q->launch.len) != 0)
 		return rpc_fail(call, RPC_USAGE, "not a launch");
+	if (!control->n.process)
+		return rpc_fail(call, RPC_DOWN, "a witness runs no programs");
+	if (control_may_not_start(control, trouble))
+		return rpc_fail(call, RPC_DOWN, "%s", trouble);
 	r = open_far(control, q, rpc_call_peer(call), l, opened);
 	if (r != 0) {
 		close_streams(control, opened, false);

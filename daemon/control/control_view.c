@@ -46,12 +46,16 @@ void control_on_status(struct control_connection *c, const Ssi__Control__StatusR
 {
 	const struct membership_view *view = membership_view(c->control->n.membership);
 	Ssi__Control__Status status = SSI__CONTROL__STATUS__INIT;
+	char trouble[CONTROL_TROUBLE_MAX];
 	Ssi__Control__Event event = SSI__CONTROL__EVENT__INIT;
 
 	status.cluster = (char *)c->control->config.cluster;
 	status.node = (char *)node_name(c->control, rpc_self(c->control->n.rpc));
 	status.version = (char *)SSI_VERSION;
 	status.lease_held = membership_lease_held(c->control->n.membership);
+	(void)control_trouble(c->control, trouble);
+	status.trouble = trouble;
+	status.frozen_ns = control_frozen_for(c->control);
 	status.epoch = view->epoch;
 	status.nodes = view->n_nodes;
 	for (size_t i = 0; i < view->n_nodes; i++)
@@ -64,6 +68,7 @@ void control_on_status(struct control_connection *c, const Ssi__Control__StatusR
 static void on_token(void *owner, int result, const char *token)
 {
 	struct control_connection *c = owner;
+	char trouble[CONTROL_TROUBLE_MAX];
 	Ssi__Control__Token reply = SSI__CONTROL__TOKEN__INIT;
 	Ssi__Control__Event event = SSI__CONTROL__EVENT__INIT;
 
@@ -73,9 +78,11 @@ static void on_token(void *owner, int result, const char *token)
 		return control_fail(c, RPC_FAILED, "no token could be made: %s",
 				    strerror(-result));
 	if (result > 0)
-		return control_fail(c, RPC_DOWN,
-				    "the cluster has no leader now, who makes tokens: see "
-				    "ssi-nodes");
+		return control_fail(c, RPC_DOWN, "%s",
+				    control_trouble(c->control, trouble) ?
+					    trouble :
+					    "the cluster has no leader now, who makes tokens: see "
+					    "ssi-nodes");
 	reply.token = (char *)token;
 	event.body_case = SSI__CONTROL__EVENT__BODY_TOKEN;
 	event.token = &reply;
@@ -300,6 +307,8 @@ void control_serve_list(struct control *control, struct rpc_call *call,
 	_cleanup_free_ struct process_info *infos = NULL;
 	size_t n_infos;
 
+	if (!control->n.process) /* a witness */
+		return rpc_reply(call, &reply.base, RPC_NO_BULK);
 	if (!processes || !list || !states ||
 	    process_list(control->n.process, &infos, &n_infos) != 0)
 		return rpc_fail(call, RPC_FAILED, "processes cannot be listed");

@@ -32,6 +32,10 @@ static enum rpc_status choose_named(const struct membership *m, char *const *nam
 			snprintf(text, text_size, "no node is called %s", names[i]);
 			return RPC_NOT_FOUND;
 		}
+		if (n->witness) {
+			snprintf(text, text_size, "%s is a witness, which runs no programs", names[i]);
+			return RPC_DOWN;
+		}
 		if (n->state == MEMBER_UP && (!chosen || (best && is_better(n, chosen))))
 			chosen = n;
 	}
@@ -53,7 +57,8 @@ enum rpc_status place_choose(const struct membership *m, node_id self, char *con
 			return status;
 	} else if (best) {
 		for (size_t i = 0; i < view->n_nodes; i++)
-			if (view->nodes[i].state == MEMBER_UP && is_better(&view->nodes[i], chosen))
+			if (view->nodes[i].state == MEMBER_UP && !view->nodes[i].witness &&
+			    is_better(&view->nodes[i], chosen))
 				chosen = &view->nodes[i];
 	}
 	if (!chosen) {

@@ -32,6 +32,20 @@ static int parse_path(const char *value, void *ret)
 	return 0;
 }
 
+static int parse_optional_path(const char *value, void *ret)
+{
+	char *empty;
+
+	if (value[0])
+		return parse_path(value, ret);
+	empty = strdup("");
+	if (!empty)
+		return -ENOMEM;
+	free(*(char **)ret);
+	*(char **)ret = empty;
+	return 0;
+}
+
 static void print_path(const void *value, FILE *to)
 {
 	fputs(*(char *const *)value, to);
@@ -91,6 +105,9 @@ static const struct key keys[] = {
 	PATH("paths", "checkpoints", checkpoint_dir, "/shared/checkpoints"),
 	NUMBER("cluster", "lease_ms", lease_ms, "2000"),
 	NUMBER("cluster", "pids_max", pids_max, "4194304"),
+	{ "cluster", "fence_command", parse_optional_path, print_path,
+	  offsetof(struct config, fence_command), "" },
+	NUMBER("cluster", "fence_timeout_s", fence_timeout_s, "60"),
 	NUMBER("limits", "image_max_mb", image_max_mb, "65536"),
 	{ "log", "level", parse_level, print_level, offsetof(struct config, log_level), "info" },
 };
@@ -170,7 +187,7 @@ int config_load(struct config *ret, const char *path)
 void config_fini(struct config *c)
 {
 	for (size_t i = 0; i < N_ELEMENTS(keys); i++)
-		if (keys[i].parse == parse_path)
+		if (keys[i].print == print_path)
 			free(*(char **)((char *)c + keys[i].offset));
 	*c = (struct config){ 0 };
 }

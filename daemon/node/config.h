@@ -15,6 +15,8 @@ struct config {
 	char *checkpoint_dir;
 	uint64_t lease_ms;    /* [cluster] */
 	uint64_t pids_max;
+	char *fence_command;  /* "": none */
+	uint64_t fence_timeout_s;
 	uint64_t image_max_mb; /* [limits] */
 	uint64_t log_level;   /* [log] level */
 };

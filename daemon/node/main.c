@@ -129,6 +129,8 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	snprintf(private_dir, sizeof(private_dir), "%s/private", config.runtime_dir);
+	if (identity.witness)
+		return run(&config, &identity);
 	r = space_enter(&(struct space_config){ .runtime_dir = config.runtime_dir,
 						.libexec_dir = config.libexec_dir,
 						.private_dir = private_dir });

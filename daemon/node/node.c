@@ -15,6 +15,8 @@
 #include "criu.h"
 #include "err.h"
 #include "events.h"
+#include "fence.h"
+#include "fence_command.h"
 #include "hotplug.h"
 #include "load.h"
 #include "log.h"
@@ -52,6 +54,8 @@ struct node {
 	struct migration_room *migration;
 	struct hotplug *hotplug;
 	struct control *control;
+	struct fence fence;
+	struct fence_command *fence_command;
 	char *ca_pem, *ca_key_pem;
 	char path[6][256]; /* ca, certificate, key, store, socket, view */
 	int private_dir_fd;
@@ -95,7 +99,7 @@ static void on_view(void *owner, const struct membership_view *view)
 	log_info("view %llu: %zu nodes", (unsigned long long)view->epoch, view->n_nodes);
 	if (view->leader == n->identity.self)
 		take_first_token(n);
-	if (!n->control)
+	if (!n->control || n->identity.witness)
 		return;
 	events_on_view(n->events, view);
 	for (size_t i = 0; i < view->n_nodes; i++)
@@ -104,13 +108,15 @@ static void on_view(void *owner, const struct membership_view *view)
 	process_on_view(n->process);
 	migration_on_view(n->migration);
 	hotplug_on_view(n->hotplug);
+	fence_command_on_view(n->fence_command, view);
 }
 
 static void on_lease(void *owner, bool held)
 {
 	struct node *n = owner;
 
-	events_on_lease(n->events, held);
+	if (n->events)
+		events_on_lease(n->events, held);
 	if (held && !n->ready) {
 		n->ready = true;
 		(void)sd_notifyf(0, "READY=1\nSTATUS=node %s of cluster %s", n->identity.name,
@@ -119,7 +125,22 @@ static void on_lease(void *owner, bool held)
 	if (held)
 		log_notice("in touch with the cluster as node %s", n->identity.name);
 	else
-		log_warning("out of touch with the cluster, applications go on, trying again");
+		log_warning("out of touch with the cluster, applications are frozen, trying again");
+	if (!held && !n->identity.witness)
+		fence_on_lease_end(&n->fence);
+}
+
+static void on_renewed(void *owner, nsec_t until)
+{
+	struct node *n = owner;
+
+	if (n->control && !n->identity.witness) /* all is built */
+		fence_on_renewed(&n->fence, until);
+}
+
+static void on_thawed(void *owner)
+{
+	migration_on_view(((struct node *)owner)->migration);
 }
 
 static void on_pid_block(void *owner, pid_t first, uint32_t count)
@@ -171,6 +192,8 @@ static void on_exit_of(void *owner, const struct space_exit *exit)
 {
 	struct node *n = owner;
 
+	if (fence_command_on_exit(n->fence_command, exit))
+		return;
 	/* In this order: what process_on_exit() has told is not told again. */
 	stream_on_exit(n->stream, exit->pid);
 	process_on_exit(n->process, exit);
@@ -241,7 +264,7 @@ static int build_network(struct node *n)
 static int build_membership(struct node *n)
 {
 	static const struct membership_events events = { on_view, on_lease, on_pid_block,
-							  get_load };
+							  get_load, on_renewed };
 	struct membership_config config = {
 		.self = n->identity.self,
 		.name = n->identity.name,
@@ -348,6 +371,26 @@ static int build_moves(struct node *n)
 	return err_fold(r);
 }
 
+/* Everything that a witness has not. */
+static int build_programs(struct node *n)
+{
+	int r;
+
+	r = build_processes(n);
+	if (r == 0)
+		r = build_moves(n);
+	if (r == 0)
+		r = fence_command_new(&n->fence_command, n->env, n->space, n->membership,
+				      n->config->fence_command,
+				      n->config->fence_timeout_s * NSEC_PER_SEC);
+	n->fence = (struct fence){
+		.env = n->env, .space = n->space, .process = n->process,
+		.membership = n->membership, .self = n->identity.self,
+		.on_thawed = on_thawed, .owner = n,
+	};
+	return r;
+}
+
 static int build_control(struct node *n)
 {
 	struct control_neighbours cn = {
@@ -385,15 +428,14 @@ int node_new(struct node **ret, struct env_event *event, const struct config *co
 	snprintf(n->path[4], sizeof(n->path[4]), "%s/ssid.sock", config->runtime_dir);
 	snprintf(n->path[5], sizeof(n->path[5]), "%s/view", config->runtime_dir);
 	snprintf(private_dir, sizeof(private_dir), "%s/private", config->runtime_dir);
-	r = build_space(n, &space);
+	/* A witness has a vote, and nothing that could run a program. */
+	r = n->identity.witness ? 0 : build_space(n, &space);
 	if (r == 0)
 		r = build_network(n);
 	if (r == 0)
 		r = build_membership(n);
-	if (r == 0)
-		r = build_processes(n);
-	if (r == 0)
-		r = build_moves(n);
+	if (r == 0 && !n->identity.witness)
+		r = build_programs(n);
 	if (r == 0)
 		r = build_control(n);
 	if (r != 0) {

@@ -260,12 +260,12 @@ class Lab:
     def kill_all(self):
         """End what a test left running."""
         by_node = {}
-        for pid, p in self.processes().items():
+        for pid, p in self.processes(self.nodes[0]).items():
             by_node.setdefault(p["node"], []).append(str(pid))
         for node, pids in by_node.items():
             self.run(node, "ssi-run", "kill", "-9", *pids, user="root")
         # Copies that nobody knows of, as well.
-        for name in ["beat", "count", "family", "forks", "holder", "journey", "watcher"]:
+        for name in ["beat", "count", "family", "forks", "holder", "journey", "stamp", "watcher"]:
             for node, pid in self.copies(name):
                 self.run(node, "kill", "-9", str(pid), user="root")
 

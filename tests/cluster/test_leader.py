@@ -49,21 +49,24 @@ class Leader(lab.Tests):
         result = program.result()
         self.assertEqual((result.status, result.out.count(b"got")), (3, 2))
 
-    def test_without_a_majority_nothing_is_decided_and_programs_go_on(self):
+    def test_without_a_majority_nothing_is_decided_and_programs_stand_still(self):
         self.wait_for_voters("n1")
         program = self.start("n1", "ssi-run", "sh", "-c",
                              "echo up; while read line; do echo got $line; done")
         program.expect("^up$")
         for node in ["n2", "n3"]:
             self.lab.command("kill", node)
-        until(lambda: b"lost touch" in self.lab.run("n1", "ssi-nodes").err, 15)
-        program.ask("one", "^got one$")
-        r = self.lab.run("n1", "ssi-admin", "token", user="root")
-        self.assert_result(r, 8, "^ssi-admin: .*no leader")
+        until(lambda: b"are frozen" in self.lab.run("n1", "ssi-nodes").err, 15)
+        program.write("one\n")
+        for command in [("ssi-admin", "token"), ("ssi-run", "true")]:
+            r = self.lab.run("n1", *command, user="root")
+            self.assert_result(r, 8, f"^{command[0]}: (no majority: of the voters|out of touch)")
+        self.assertNotIn(b"got one", program.read())
         for node in ["n2", "n3"]:
             self.lab.command("start", node)
             self.lab.prepare_node(node)
         self.lab.settle()
+        program.expect("^got one$")
         program.ask("two", "^got two$")
         self.assertEqual(program.result().status, 0)
 
