@@ -394,6 +394,7 @@ static void on_sweep(struct env_timer *t)
 	struct process_room *p = container_of(t, struct process_room, sweep);
 
 	forget_ended(p, false);
+	place_on_view(p); /* the lease may have come behind its view */
 	wait_sweep(p);
 	(void)env_arm(p->env, &p->sweep, sweep_every);
 }

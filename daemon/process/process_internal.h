@@ -93,6 +93,7 @@ struct process_room {
 	uint64_t shadow_cookie; /* marks the SIGCONT that we send shadows ourselves */
 	struct stat shadow_program;
 	struct place *places;
+	bool viewed; /* with a lease of this ssid: the view that it knew before may be too old */
 	uint64_t *since; /* mapped, kept: the incarnation in which the space began, 0: not
 			  * known yet */
 	struct reserved *reserved; /* mapped, kept */

@@ -126,7 +126,7 @@ void place_settled(struct process_room *p, pid_t pid)
 {
 	const struct process_entry *e = process_table_find(p->table, pid);
 
-	if (membership_view(p->membership) && e && e->record.state == PROCESS_AWAY &&
+	if (p->viewed && e && e->record.state == PROCESS_AWAY &&
 	    process_is_over(p, e->record.place, e->place_incarnation))
 		end_there(p, &e->record);
 }
@@ -148,7 +148,10 @@ void place_on_view(struct process_room *p)
 	const struct process_entry *e;
 	size_t cursor = 0;
 
-	place_note(p, membership_lease_held(p->membership));
+	p->viewed |= membership_lease_held(p->membership);
+	place_note(p, p->viewed);
+	if (!p->viewed)
+		return;
 	forget_lost(p);
 	while ((e = process_table_next(p->table, &cursor)))
 		if (e->record.state == PROCESS_AWAY &&
