@@ -9,14 +9,14 @@ class Witness(lab.Tests):
     @classmethod
     def setUpClass(cls):
         cls.lab = lab.Lab(3, "--no-ssid")
-        cls.daemons = {}
+        for node in cls.lab.nodes:
+            cls.lab.run(node, "touch", "/var/log/ssid.log", user="root", check=True)
 
     def do(self, node, *command):
         return self.lab.run(node, *command, user="root", check=True).text
 
     def boot(self, node):
-        self.daemons[node] = self.lab.start(node, "sh", "-c", "exec ssid 2>>/var/log/ssid.log",
-                                            user="root")
+        self.lab.start(node, "sh", "-c", "exec ssid 2>>/var/log/ssid.log", user="root")
         self.do(node, "ssi-admin", "status", "--wait", "20")
 
     def nodes(self, at):
