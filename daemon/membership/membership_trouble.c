@@ -61,15 +61,8 @@ static bool is_sent_off(const struct membership *m, char *ret, size_t size)
 {
 	const struct membership_node *self = membership_node(m, m->config.self);
 
-	if (self && self->state == MEMBER_REMOVED)
-		(void)snprintf(ret, size, "this node was removed from the cluster: ssi_add_nodes %s, "
-			       "given on a member, brings it back",
-			       m->name);
-	else if (m->given_up)
-		(void)snprintf(ret, size, "this node is being removed from the cluster");
-	else
-		return false;
-	return true;
+	return self && (self->state == MEMBER_REMOVED || m->given_up) &&
+	       membership_refusal(m, self->id, ret, size);
 }
 
 bool membership_trouble(const struct membership *m, char *ret, size_t size)
