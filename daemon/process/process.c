@@ -348,7 +348,8 @@ void room_on_placed(struct process_room *p, struct rpc_call *call,
 		rpc_fail(call, RPC_DOWN, "process %d is about to leave", d->pid);
 		return;
 	}
-	if (p->claim) {
+	/* Or the original, which stands frozen, would be taken for its shadow. */
+	if (p->claim || space_is_frozen(p->space)) {
 		rpc_fail(call, RPC_DOWN, "this node was fenced and looks what is still its own");
 		return;
 	}

@@ -133,6 +133,25 @@ static void a_lease_that_ends_again_cancels_it(void **state)
 	wait_until(told);
 }
 
+/* It comes as soon as a view has this node up again, before there is a lease. */
+static void where_the_copy_is_placed_is_not_heard_while_the_original_is_frozen(void **state)
+{
+	Ssi__Process__PlacedRequest q = SSI__PROCESS__PLACED_REQUEST__INIT;
+	struct process_record d;
+	nsec_t frozen_at;
+
+	q.pid = q.app = q.root = r.pid;
+	q.generation = 1700000000;
+	space_lease_ended(space);
+	assert_int_equal(from_there(PROCESS_PLACED, &q.base), RPC_DOWN);
+	assert_int_equal(process_record(room, r.pid, &d), 0);
+	assert_int_equal(d.state, PROCESS_HERE);
+	assert_int_equal(space_lease(space, env_now(process_env) + 100 * NSEC_PER_SEC, true,
+				     &frozen_at),
+			 0);
+	assert_int_equal(from_there(PROCESS_PLACED, &q.base), RPC_OK);
+}
+
 /* The other side. */
 
 static int32_t refused[8];
@@ -217,6 +236,7 @@ static int tests(void)
 		TEST(an_answer_about_what_was_not_asked_kills_nobody),
 		TEST(who_does_not_answer_is_asked_until_a_view_excludes_him),
 		TEST(a_lease_that_ends_again_cancels_it),
+		TEST(where_the_copy_is_placed_is_not_heard_while_the_original_is_frozen),
 		TEST(what_lives_here_may_not_live_there),
 		TEST(a_home_lets_those_go_on_whose_place_it_is),
 		TEST(a_home_that_was_there_all_the_time_and_knows_nothing_had_given_it_up),
