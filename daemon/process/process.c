@@ -39,6 +39,13 @@ bool room_up(const struct process_room *p, node_id node)
 	return node == room_self(p) || membership_is_up(p->membership, node);
 }
 
+bool room_home_is_out(const struct process_room *p, pid_t pid)
+{
+	node_id home = membership_home(p->membership, pid);
+
+	return home != NODE_NONE && !room_up(p, home);
+}
+
 /* -- What /proc says -- */
 
 bool room_is_shadow(struct process_room *p, pid_t pid)
@@ -262,20 +269,31 @@ int process_record(struct process_room *p, pid_t pid, struct process_record *ret
 struct where_ask {
 	struct process_room *room;
 	struct wire_call call;
+	struct find find;
 	pid_t pid;
 	process_where_cb done;
 	void *owner;
 	TAILQ_ENTRY(where_ask) entry;
 };
 
-static void on_where_answer(struct wire_call *c, enum rpc_status status,
-			    const char *text, const struct wire_answer *a)
+static void end_where(struct where_ask *w, enum rpc_status status, const char *text,
+		      const struct wire_answer *a)
 {
-	struct where_ask *w = container_of(c, struct where_ask, call);
-
 	TAILQ_REMOVE(&w->room->where_asks, w, entry);
 	w->done(w->owner, status, text, a->place, a->uid, a->generation);
 	free(w);
+}
+
+static void on_where_answer(struct wire_call *c, enum rpc_status status,
+			    const char *text, const struct wire_answer *a)
+{
+	end_where(container_of(c, struct where_ask, call), status, text, a);
+}
+
+static void on_where_found(struct find *f, enum rpc_status status, const char *text,
+			   const struct wire_answer *a)
+{
+	end_where(container_of(f, struct where_ask, find), status, text, a);
 }
 
 int process_where(struct process_room *p, pid_t pid, process_where_cb done, void *owner)
@@ -285,7 +303,7 @@ int process_where(struct process_room *p, pid_t pid, process_where_cb done, void
 	struct where_ask *w;
 	int r;
 
-	/* Its home is gone, or it never had one: only we can know. */
+	/* It never had a home, or that is out and it is here: only we can know. */
 	if (home == NODE_NONE || (!room_up(p, home) && process_record(p, pid, &d) == 0))
 		home = room_self(p);
 	w = calloc(1, sizeof(*w));
@@ -296,7 +314,9 @@ int process_where(struct process_room *p, pid_t pid, process_where_cb done, void
 				.pid = pid,
 				.done = done,
 				.owner = owner};
-	r = wire_where(p->rpc, &w->call, home, pid);
+	r = room_up(p, home) ?
+		    wire_where(p->rpc, &w->call, home, pid) :
+		    find_start(p, &w->find, wire_where, pid, on_where_found);
 	if (r < 0) {
 		free(w);
 		return r;
@@ -548,6 +568,7 @@ struct process_room *process_room_free(struct process_room *p)
 	shadow_stop(p);
 	while ((w = TAILQ_FIRST(&p->where_asks))) {
 		TAILQ_REMOVE(&p->where_asks, w, entry);
+		find_cancel(&w->find);
 		wire_cancel(&w->call);
 		free(w);
 	}

@@ -109,6 +109,7 @@ void change_tell(struct process_room *p, const struct process_record *d,
 		e.record.status = status;
 		e.ended_at = env_realtime(p->env);
 		(void)room_put(p, &e); /* replaces: cannot be full */
+		(void)wait_settle(p, &e.record);
 		say_no_more(p, d->pid);
 	}
 	c = calloc(1, sizeof(*c));

@@ -106,6 +106,7 @@ static int prepare(struct process_departure *d, struct leaving *l, node_id to)
 		guest_forget(p, m->pid);
 		process_table_remove(p->table,
 				     m->pid); /* its exit is reaped in silence */
+		wait_moved(p, m->pid);
 		return 0;
 	}
 	l->done = room_is_shadow(p, m->pid) && shadow_stands(p, m->pid);

@@ -14,9 +14,31 @@ struct shadow;
 struct delivery;
 
 /* A node's own wish to know how an application ends; asks its home again and again. */
+/* process_find.c: all nodes are asked at once; zero it. */
+struct find;
+struct find_call;
+typedef int (*find_ask_cb)(struct rpc *rpc, struct wire_call *c, node_id node, pid_t pid);
+/* RPC_OK with the answer of the node that has it, or RPC_NOT_FOUND. */
+typedef void (*find_done_cb)(struct find *f, enum rpc_status status, const char *text,
+			     const struct wire_answer *answer);
+
+struct find {
+	struct find_call *calls;
+	size_t n, n_pending;
+	pid_t pid;
+	find_done_cb done;
+};
+
+/* wire_where() or wire_wait().  0: done comes once, later; < 0: never. */
+int find_start(struct process_room *p, struct find *f, find_ask_cb ask, pid_t pid,
+	       find_done_cb done);
+void find_cancel(struct find *f);
+
 struct wait_ask {
 	struct process_room *room;
 	struct wire_call call;
+	struct find find; /* instead, while the home is out */
+	unsigned n_absent; /* times that nobody had it */
 	struct env_timer again;
 	pid_t app;
 	process_wait_cb done;
@@ -117,6 +139,8 @@ bool room_is_shadow(struct process_room *p, pid_t pid);
 /* A process of an application that really runs here?  PROCESS_E_ABSENT. */
 int room_real(struct process_room *p, pid_t pid, struct proc_stat *ret);
 bool room_up(const struct process_room *p, node_id node);
+/* A member, and out: only the place of @pid can tell of it. */
+bool room_home_is_out(const struct process_room *p, pid_t pid);
 /* It may run elsewhere already, and our original has not become its shadow yet: what its home
  * is told of it must wait until that is decided. */
 bool room_is_leaving(struct process_room *p, pid_t pid);
@@ -136,6 +160,8 @@ void place_on_call(struct process_room *p, struct rpc_call *call);
 void place_fini(struct process_room *p);
 
 /* process_wait.c */
+/* The application's first process leaves this node, which is not its home. */
+void wait_moved(struct process_room *p, pid_t app);
 void wait_on_call(struct process_room *p, struct rpc_call *call, pid_t app);
 bool wait_settle(struct process_room *p, const struct process_record *d);
 void wait_sweep(struct process_room *p);

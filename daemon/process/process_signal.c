@@ -36,6 +36,7 @@ struct delivery {
 struct signal_ask {
 	struct process_room *room;
 	struct wire_call call;
+	struct find find;
 	struct env_timer again;
 	struct wire_signal signal;
 	unsigned n_asked;
@@ -78,11 +79,9 @@ static void on_signalled(struct wire_call *c, enum rpc_status status, const char
 		finish_ask(a, status, text);
 }
 
-static void on_place(struct wire_call *c, enum rpc_status status, const char *text,
-		     const struct wire_answer *answer)
+static void send_to(struct signal_ask *a, enum rpc_status status, const char *text,
+		    const struct wire_answer *answer)
 {
-	struct signal_ask *a = container_of(c, struct signal_ask, call);
-
 	if (status != RPC_OK) {
 		finish_ask(a, status, text);
 		return;
@@ -92,6 +91,18 @@ static void on_place(struct wire_call *c, enum rpc_status status, const char *te
 		a->signal.generation = answer->generation;
 	if (wire_signal(a->room->rpc, &a->call, answer->place, &a->signal) < 0)
 		ask_later(a, RPC_FAILED, "out of memory");
+}
+
+static void on_place(struct wire_call *c, enum rpc_status status, const char *text,
+		     const struct wire_answer *answer)
+{
+	send_to(container_of(c, struct signal_ask, call), status, text, answer);
+}
+
+static void on_found(struct find *f, enum rpc_status status, const char *text,
+		     const struct wire_answer *answer)
+{
+	send_to(container_of(f, struct signal_ask, find), status, text, answer);
 }
 
 static int ask(struct signal_ask *a)
@@ -104,6 +115,8 @@ static int ask(struct signal_ask *a)
 	    (!room_up(p, home) && process_record(p, a->signal.pid, &d) == 0))
 		home = room_self(p);
 	a->call.done = on_place;
+	if (!room_up(p, home))
+		return find_start(p, &a->find, wire_where, a->signal.pid, on_found);
 	return wire_where(p->rpc, &a->call, home, a->signal.pid);
 }
 
@@ -495,6 +508,7 @@ void signal_fini(struct process_room *p)
 	}
 	while ((a = TAILQ_FIRST(&p->signal_asks))) {
 		TAILQ_REMOVE(&p->signal_asks, a, entry);
+		find_cancel(&a->find);
 		wire_cancel(&a->call);
 		env_disarm(p->env, &a->again);
 		free(a);
