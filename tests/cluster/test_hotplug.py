@@ -34,6 +34,12 @@ class Hotplug(beats.Beats):
     def others(self, *names):
         return [n for n in self.lab.nodes if n not in names]
 
+    def setUp(self):
+        super().setUp()
+        # Whoever of two voters dies takes the majority along.
+        until(lambda: all(n["role"] for n in self.nodes().values()), 30,
+              lambda: f"not all are voters: {self.nodes()}")
+
     def tearDown(self):
         # Whatever a test leaves: all are members again.
         at = next(n for n in self.lab.nodes if self.states(n)[n] == "up")
@@ -56,6 +62,7 @@ class Hotplug(beats.Beats):
         self.lab.command("kill", "n2")
         self.lab.command("start", "n2")
         self.lab.prepare_node("n2")
+        until(lambda: self.root("n2", "ssi-nodes").status == 0)
         until(lambda: self.states("n2").get("n2") == "removed")
         self.add("n1", "n2")
         self.assertEqual(self.lab.run("n1", "ssi-run", "--node", "n2", "hostname").text, "n2\n")
@@ -98,6 +105,23 @@ class Hotplug(beats.Beats):
         self.assertEqual(r.status, 2, r)
         self.assertIn(b"exactly one of", r.err)
         self.assertEqual(set(self.states().values()), {"up"})
+
+    def test_a_program_is_waited_for_and_moved_without_its_home(self):
+        program = self.start("n1", "ssi-run", "-o", "@ID@", "--node", "n2", "sh", "-c",
+                             "while read line; do echo got $line; done; exit 7")
+        pid = program.app()
+        program.ask("one", "^got one$")
+        self.remove("n3", "n2")
+        program.ask("two", "^got two$")
+        for target in ["n3", "n1", "n3"]:
+            r = self.lab.run("n1", "ssi-migrate", str(pid), target)
+            self.assertEqual(r.status, 0, r)
+            self.assertEqual(self.lab.where(pid, "n1"), target)
+            program.ask(target, f"^got {target}$")
+        self.assertEqual(program.result().status, 7)
+        # Its end was told without the home, which hears of it as well when it is back.
+        self.add("n1", "n2")
+        until(lambda: pid not in self.lab.processes())
 
     def test_the_leader_removes_itself(self):
         leader = self.leader("n1")
