@@ -256,7 +256,11 @@ static int build_network(struct node *n)
 				      rpc_events(), n->rpc, on_join, n);
 	if (r == 0)
 		rpc_set_transport(n->rpc, transport_tcp_transport(n->transport));
-	if (r < 0)
+	if (r == -EKEYREJECTED)
+		log_error("%s, its key or %s is not of node %s of this cluster: put its own back, "
+			  "or remove %s and join anew",
+			  n->path[1], n->path[0], n->identity.name, n->config->state_dir);
+	else if (r < 0)
 		log_error("cannot listen at %s: %s", n->identity.address, strerror(-r));
 	return r;
 }

@@ -1,0 +1,145 @@
+"""Nodes join with tokens, wrongly in every way, and come and go many times."""
+import json
+import re
+
+import lab
+from lab import until
+
+
+class Joining(lab.Tests):
+    """n1 and n2 are one cluster; n3 is alone, or of another one."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.lab = lab.Lab(3, "--no-ssid")
+        for node in cls.lab.nodes:
+            cls.lab.run(node, "touch", "/var/log/ssid.log", user="root", check=True)
+        cls.tokens = [cls.do("n1", "ssi-admin", "init", "--quiet", "--address", "10.77.0.1").strip()]
+        cls.boot("n1")
+
+    def tearDown(self):
+        for running in self.lab.running[self.first_running:]:
+            running.stop()
+
+    @classmethod
+    def do(cls, node, *command):
+        return cls.lab.run(node, *command, user="root", check=True).text
+
+    @classmethod
+    def boot(cls, node):
+        """An ssid that goes on when the test ends."""
+        cls.do(node, "sh", "-c", "setsid ssid 2>>/var/log/ssid.log </dev/null >/dev/null &")
+
+    def stop(self, node):
+        self.do(node, "sh", "-c", "kill $(cat /run/ssi/ssid.pid); "
+                "while pgrep -x ssid >/dev/null; do sleep 0.05; done")
+
+    def forget(self, node):
+        """As it was before it joined."""
+        self.do(node, "sh", "-c", "rm -rf /var/lib/ssi")
+
+    def leave(self, machine, name=None):
+        """Nothing of it is left, here or in the cluster."""
+        if self.lab.run(machine, "pgrep", "-x", "ssid", user="root").status == 0:
+            self.stop(machine)
+        if name:
+            self.do("n1", "ssi_remove_nodes", name)
+        self.forget(machine)
+
+    def state(self, at, node):
+        nodes = json.loads(self.do(at, "ssi-nodes", "--json"))["nodes"]
+        return next((n["state"] for n in nodes if n["node"] == node), None)
+
+    def token(self, *options):
+        return self.do("n1", "ssi-admin", "token", "--quiet", *options).strip()
+
+    def join(self, node, token, *options):
+        return self.lab.run(node, "ssi-admin", "join", "--quiet", "--address",
+                            f"10.77.0.{node[1]}", *options, token, user="root")
+
+    def member(self, node):
+        """A member that is up, whatever it was before."""
+        if self.lab.run(node, "test", "-e", "/var/lib/ssi/node.pem", user="root").status:
+            self.assert_result(self.join(node, self.token()), 0)
+        if self.lab.run(node, "pgrep", "-x", "ssid", user="root").status:
+            self.boot(node)
+        self.do(node, "ssi-admin", "status", "--wait", "20")
+        # Of two voters neither may stop.
+        until(lambda: self.n_voters() % 2, 30, lambda: f"{self.n_voters()} voters")
+
+    def n_voters(self):
+        nodes = json.loads(self.do("n1", "ssi-nodes", "--json"))["nodes"]
+        return sum(bool(re.match("leader|voter", n["role"] or "")) for n in nodes)
+
+    def test_a_token_is_good_once_and_for_its_time(self):
+        token = self.token()
+        self.assert_result(self.join("n3", token, "--node", "second"), 0)
+        self.assert_result(self.join("n3", self.token()), 6, "belongs to a cluster")
+        self.boot("n3")
+        self.do("n3", "ssi-admin", "status", "--wait", "20")
+        self.assertEqual(self.do("n1", "ssi-run", "--node", "second", "hostname"), "n3\n")
+        self.leave("n3", "second")
+        self.assert_result(self.join("n3", token, "--node", "third"), 3, "unknown, used or expired")
+        soon = self.token("--lifetime", "1")
+        until(lambda: self.join("n3", soon, "--node", "second").status == 3, 10)
+        self.assert_result(self.join("n3", token[:-30] + "x" + token[-29:]), 3)
+        self.assert_result(self.join("n3", "SSI1-nonsense"), 3)
+        # A name is one member's for ever.
+        self.assert_result(self.join("n3", self.token(), "--node", "second"), 3,
+                           "this name already")
+        self.assertEqual(self.lab.run("n3", "ls", "/var/lib/ssi/node.pem", user="root").status, 2)
+
+    def test_a_node_of_another_cluster_gets_nowhere(self):
+        self.member("n2")
+        self.do("n3", "ssi-admin", "init", "--quiet", "--address", "10.77.0.3")
+        self.boot("n3")
+        self.do("n3", "ssi-admin", "status", "--wait", "20")
+        # A token of that cluster is none of this one, and the other way round.
+        other = self.do("n3", "ssi-admin", "token", "--quiet").strip()
+        address = re.compile(r"10\.77\.0\.\d:\d+$")
+        forged = address.sub("10.77.0.1:7777", other)
+        self.assertNotEqual(self.join("n2", other).status, 0)
+        self.stop("n3")
+        self.forget("n3")
+        r = self.join("n3", forged)
+        self.assertIn(r.status, [3, 8], r)
+
+        # The certificate of another cluster in place of its own.
+        self.stop("n2")
+        self.do("n3", "ssi-admin", "init", "--quiet", "--address", "10.77.0.3")
+        for file in ["node.pem", "node.key", "ca.pem"]:
+            text = self.do("n3", "cat", f"/var/lib/ssi/{file}")
+            self.do("n2", "cp", "-p", f"/var/lib/ssi/{file}", f"/var/lib/ssi/{file}.own")
+            self.lab.run("n2", "sh", "-c", f"cat >/var/lib/ssi/{file}", user="root",
+                         input=text.encode(), check=True)
+        self.forget("n3")
+        r = self.lab.run("n2", "ssid", user="root")
+        self.assertNotEqual(r.status, 0, r)
+        self.assertIn("/var/lib/ssi/node.pem, its key or /var/lib/ssi/ca.pem is not of node n2",
+                      r.err.decode())
+        for file in ["node.pem", "node.key", "ca.pem"]:
+            self.do("n2", "mv", f"/var/lib/ssi/{file}.own", f"/var/lib/ssi/{file}")
+        self.member("n2")
+        self.assertEqual(self.state("n1", "n2"), "up")
+
+    def test_many_come_and_go_in_a_row(self):
+        self.member("n2")
+        for _ in range(5):
+            self.stop("n2")
+            until(lambda: self.state("n1", "n2") in ("left", "lost"), 20)
+            self.member("n2")
+        # Each time with a new name: PIDs are not used up, and nothing of it is left behind.
+        for i in range(3):
+            self.assert_result(self.join("n3", self.token(), "--node", f"guest-{i}"), 0)
+            self.boot("n3")
+            self.do("n3", "ssi-admin", "status", "--wait", "20")
+            self.assertEqual(self.do("n3", "ssi-run", "echo", "works"), "works\n")
+            self.stop("n3")
+            self.assertEqual(self.lab.run("n1", "ssi_remove_nodes", f"guest-{i}", user="root").status,
+                             0)
+            self.forget("n3")
+        self.assertEqual(self.state("n1", "n2"), "up")
+
+
+if __name__ == "__main__":
+    lab.main()
