@@ -42,6 +42,17 @@ uint64_t migration_own_incarnation(const struct migration_room *m)
 	return self ? self->incarnation : 0;
 }
 
+const char *migration_unready(const struct migration_room *m)
+{
+	if (!membership_lease_held(m->n.membership))
+		return "is out of touch with the cluster";
+	/* Nor before what a predecessor left is ended: by the journal, where nothing of ours
+	 * may stand yet. */
+	if (!m->resumed || space_is_frozen(m->n.space))
+		return "was fenced and looks what is still its own";
+	return NULL;
+}
+
 int migration_members_of(const struct inventory *i, struct process_member **ret,
 			 size_t *ret_n)
 {

@@ -208,12 +208,12 @@ void source_start(struct migration_source *s)
 	char text[128];
 	const char *why = membership_refusal(s->room->n.membership, s->target, text,
 					     sizeof(text));
+	const char *lacks = migration_unready(s->room);
 	int r;
 
-	if (!membership_lease_held(s->room->n.membership))
-		return source_fail(s, RPC_DOWN,
-				   "process %d cannot move: its node is out of touch with "
-				   "the cluster", s->root);
+	if (lacks)
+		return source_fail(s, RPC_DOWN, "process %d cannot move: its node %s",
+				   s->root, lacks);
 	if (why)
 		return source_fail(s, RPC_DOWN,
 				   "process %d cannot move: %s, see ssi-nodes", s->root,

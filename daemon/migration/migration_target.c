@@ -279,13 +279,13 @@ static void judge(struct migration_room *m, const Ssi__Migration__AskRequest *q,
 		  struct migration_outcome *o)
 {
 	const uint64_t available = membership_own_load(m->n.membership).memory_available;
+	const char *lacks = migration_unready(m);
 	_cleanup_free_ char *missing = NULL;
 	struct manifest needs = {.cpu_flags = q->cpu_flags};
 
 	/* A new ssid learns with its lease which incarnation of its node it is. */
-	if (!membership_lease_held(m->n.membership))
-		return migration_outcome(o, RPC_DOWN,
-					 "that node is out of touch with the cluster");
+	if (lacks)
+		return migration_outcome(o, RPC_DOWN, "that node %s", lacks);
 	if (m->n_targets > MIGRATION_CONCURRENT_MAX)
 		return migration_outcome(o, RPC_CONFLICT,
 					 "%u moves to this node are under way",
