@@ -431,7 +431,10 @@ static void on_timer(struct env_timer *timer)
 {
 	struct criu_run *run = container_of(timer, struct criu_run, timer);
 
-	if (run->dumps)
+	/* It stands as well, but can be killed. */
+	if (run->criu->machine->frozen_at && !run->cancelled)
+		again(run, 200);
+	else if (run->dumps)
 		step_dump(run);
 	else
 		step_restore(run);

@@ -59,10 +59,7 @@ void sim_soul_leaves(struct sim_process *p, enum sim_end end)
 	struct sim_process *last;
 
 	p->live = false;
-	if (!soul || (soul->doubtful && sim_soul_copies(soul, false, &last) > 0))
-		return;
-	if (p->restoring || soul->end != SIM_LIVES ||
-	    (p->step != soul->step && !soul->doubtful) ||
+	if (!soul || p->restoring || soul->end != SIM_LIVES || p->step != soul->step ||
 	    sim_soul_copies(soul, true, &last) > 0)
 		return;
 	if (end == SIM_GIVEN_UP && soul->may_die)
@@ -73,6 +70,7 @@ void sim_soul_leaves(struct sim_process *p, enum sim_end end)
 	soul->end = end;
 	soul->died_on = p->machine;
 	soul->n_cuts = p->machine->n_cuts - (end == SIM_POWER);
+	soul->n_outs = p->machine->n_outs - p->machine->out;
 	soul->code = p->code;
 	soul->status = p->status;
 	world_note(sim_kernel->w, p->machine->slot, "process %d is no more: %d (%d %d)",
@@ -80,16 +78,32 @@ void sim_soul_leaves(struct sim_process *p, enum sim_end end)
 }
 
 /*
- * Its target ran it and died with the power, or is out of the cluster, before the source had heard
- * so: the source can only go on with what it has.
+ * Its target ran it, and died with the power or was lost before the source had heard so: the
+ * source can only go on with what it has.
  */
+static bool may_go_back(const struct sim_soul *soul)
+{
+	const struct sim_machine *m = soul->died_on;
+
+	if (soul->end != SIM_LIVES)
+		return m->n_cuts > soul->n_cuts || m->n_outs > soul->n_outs ||
+		       (soul->end == SIM_GIVEN_UP && soul->was_lost);
+	for (unsigned i = 1; i <= SIM_MACHINES; i++) {
+		struct sim_machine *on = &sim_kernel->machines[i];
+		struct sim_process *p = sim_find(on, soul->pid);
+
+		if (p && p->soul == soul && p->step == soul->step && !on->frozen_at)
+			return false;
+	}
+	return true;
+}
+
 static void go_back(struct sim_process *p)
 {
 	struct sim_soul *soul = p->soul;
 
 	world_note(sim_kernel->w, p->machine->slot, "process %d goes on as it was", soul->pid);
 	soul->end = SIM_LIVES;
-	soul->step = p->step;
 	soul->went_back = true;
 }
 
@@ -103,16 +117,15 @@ static void run(struct sim_process *p)
 			sim_find(&sim_kernel->machines[i], soul->pid);
 
 		world_check(w,
-			    !other || other == p || other->soul != soul || !other->live ||
-				    soul->doubtful,
+			    !other || other == p || other->soul != soul || !other->live,
 			    "process %d runs on machine %u, and on %u", soul->pid,
 			    p->machine->slot, i);
 	}
-	if (p->step < soul->step && (soul->end == SIM_POWER || soul->doubtful))
-		go_back(p);
-	world_check(w, p->step == soul->step,
+	world_check(w, p->step == soul->step || may_go_back(soul),
 		    "process %d runs again on machine %u as it was before step %" PRIu64,
 		    soul->pid, p->machine->slot, soul->step);
+	if (p->step != soul->step)
+		go_back(p);
 	p->step = ++soul->step;
 	soul->n_signals += p->pending;
 	p->pending = 0;
@@ -125,7 +138,7 @@ void sim_look(struct sim_process *p)
 	if (p->shadow)
 		return sim_shadow_look(p);
 	p->live = p->soul && !p->zombie && !p->restoring && !p->held &&
-		  !(p->group && p->group->frozen);
+		  !p->machine->frozen_at && !(p->group && p->group->frozen);
 	if (p->live == was)
 		return;
 	world_note(sim_kernel->w, p->machine->slot, "process %d %s", p->pid,
@@ -405,6 +418,7 @@ static void lose_power(struct sim_machine *m)
 	struct sim_kept *k;
 
 	m->n_cuts++;
+	sim_space_lose_power(m);
 	while ((p = LIST_FIRST(&m->processes))) {
 		p->tracked = false;
 		if (p->zombie)

@@ -9,13 +9,15 @@
  * at link time where the true ones would.
  *
  * A *soul* is a process of the cluster, wherever its copies are.  A copy is live when
- * it would run: restored, no shadow, in no frozen group, not held by the injection door.
+ * it would run: restored, no shadow, in no frozen group or space, not held by the injection
+ * door.
  * It has a step, one more than the last one that anybody has made; so a copy that runs
  * again after a newer one did is found at once, as is a second one beside it.
  *
- * Until nodes are fenced a machine that a view has out goes on with what it has, and its target
- * or source goes on as well: the soul is doubtful until one copy is left.
+ * An older copy may run again when the newest is lost with its machine, or stands in a space
+ * without a lease: then that one may not run any more.
  */
+#include "env.h"
 #include "space.h"
 #include "shadow_protocol.h"
 #include "world.h"
@@ -40,12 +42,11 @@ struct sim_soul {
 	uint64_t step; /* the last that was made */
 	bool may_die;  /* a signal that kills was sent */
 	bool was_lost; /* a view had a machine out that a copy was on */
-	bool doubtful; /* and it has not come to one copy again */
 	bool went_back; /* an older copy goes on */
 	bool repeats;   /* ssid was killed during a move: its signals may come twice */
 	enum sim_end end;
 	struct sim_machine *died_on;
-	unsigned n_cuts; /* of that one's power, before */
+	unsigned n_cuts, n_outs; /* of that one, before */
 	int code, status;
 	uint32_t n_signals, n_sent, n_surely; /* SIGUSR1: taken, sent, with success */
 };
@@ -92,6 +93,11 @@ struct sim_kept {
 struct sim_machine {
 	struct sim_kernel *kernel;
 	unsigned slot, n_cuts;
+	bool out; /* by the newest view */
+	unsigned n_outs;
+	/* The lease, as ssi-init knows it: by the machine's clock, whatever ssid does. */
+	struct env_timer watchdog;
+	nsec_t lease_until, frozen_at; /* 0: there was none; the space runs */
 	bool deaf; /* its ssid is dying: what the rooms do reaches nobody */
 	bool dying; /* was killed in the middle of its event */
 	unsigned die_after; /* so many calls of doors; 0: not */
@@ -164,3 +170,4 @@ void sim_shadow_look(struct sim_process *p);
 void sim_shadow_end(struct sim_process *p);
 /* sim_space.c */
 void sim_space_tell(struct sim_machine *m);
+void sim_space_lose_power(struct sim_machine *m);

@@ -148,7 +148,8 @@ static void on_readable(struct env_fd *watch, unsigned events)
 
 void sim_shadow_look(struct sim_process *p)
 {
-	bool reads = p->socket.fd >= 0 && !p->stopped && !(p->group && p->group->frozen);
+	bool reads = p->socket.fd >= 0 && !p->stopped && !p->machine->frozen_at &&
+		     !(p->group && p->group->frozen);
 
 	if (reads && !p->socket.impl)
 		(void)env_watch(own_env(), &p->socket, ENV_READ);

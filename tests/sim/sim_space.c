@@ -21,7 +21,64 @@ struct space {
 	const struct space_events *events;
 	void *owner;
 	struct env_timer turn;
+	bool leased;
+	nsec_t frozen_at; /* as it was told last */
 };
+
+/* The lease: what ssi-init does of it. */
+
+static const struct env *own_env(void)
+{
+	return world_env(sim_kernel->w, 0);
+}
+
+static void look_at_all(struct sim_machine *m)
+{
+	struct sim_process *p;
+
+	LIST_FOREACH(p, &m->processes, in)
+		sim_look(p);
+}
+
+/* Nearer and nearer: the clock of the machine drifts against ours. */
+static void arm_watchdog(struct sim_machine *m)
+{
+	nsec_t now = env_now(world_env(sim_kernel->w, m->slot));
+	nsec_t left = m->lease_until > now ? m->lease_until - now : 0;
+
+	(void)env_arm(own_env(), &m->watchdog, left > NSEC_PER_MSEC ? left - left / 8 : left);
+}
+
+static void on_watchdog(struct env_timer *timer)
+{
+	struct sim_machine *m = container_of(timer, struct sim_machine, watchdog);
+
+	if (env_now(world_env(sim_kernel->w, m->slot)) < m->lease_until)
+		return arm_watchdog(m);
+	world_note(sim_kernel->w, m->slot, "the space freezes");
+	m->frozen_at = m->lease_until;
+	look_at_all(m);
+}
+
+static void set_lease(struct sim_machine *m, nsec_t until)
+{
+	bool was_frozen = m->frozen_at;
+
+	m->lease_until = until;
+	m->frozen_at = 0;
+	m->watchdog.cb = on_watchdog;
+	arm_watchdog(m);
+	if (!was_frozen)
+		return;
+	world_note(sim_kernel->w, m->slot, "the space thaws");
+	look_at_all(m);
+}
+
+void sim_space_lose_power(struct sim_machine *m)
+{
+	env_disarm(own_env(), &m->watchdog);
+	m->lease_until = m->frozen_at = 0;
+}
 
 /* Ends and stops, one a turn. */
 
@@ -74,6 +131,7 @@ int space_new(struct space **ret, const struct env *env, const struct space_conf
 			     .events = events,
 			     .owner = owner,
 			     .turn.cb = on_turn };
+	s->frozen_at = s->machine->frozen_at;
 	LIST_FOREACH(p, &s->machine->processes, in) {
 		p->tell_exit = p->tracked && p->zombie;
 		p->tell_stop = p->tracked && !p->zombie && p->stop_signal;
@@ -244,20 +302,53 @@ int space_state(struct space *s, const char *name, size_t size, void **ret, bool
 	return 0;
 }
 
-/* Nobody takes the lease from it. */
-bool space_is_frozen(const struct space *s)
+/* The lease: what ssid knows of it, and ssi-init is told. */
+
+static int tell_lease(struct space *s, bool thaw, nsec_t until, nsec_t *ret_frozen_at)
 {
-	return false;
+	struct sim_machine *m = s->machine;
+
+	*ret_frozen_at = 0;
+	if (sim_is_deaf(m))
+		return -ENOTCONN;
+	*ret_frozen_at = m->frozen_at;
+	if (until && (!m->frozen_at || thaw))
+		set_lease(m, until);
+	s->leased = m->lease_until && !m->frozen_at;
+	return 0;
 }
 
-nsec_t space_frozen_at(const struct space *s)
+int space_lease(struct space *s, nsec_t until, bool thaw, nsec_t *ret_frozen_at)
 {
-	return 0;
+	int r = tell_lease(s, thaw, until, ret_frozen_at);
+
+	if (r == 0)
+		s->frozen_at = thaw ? 0 : *ret_frozen_at;
+	return r;
+}
+
+void space_lease_ended(struct space *s)
+{
+	(void)tell_lease(s, false, env_now(s->env), &s->frozen_at);
+	if (!s->frozen_at)
+		s->frozen_at = env_now(s->env);
 }
 
 bool space_may_run(struct space *s)
 {
-	return true;
+	nsec_t frozen_at;
+
+	return tell_lease(s, false, 0, &frozen_at) == 0 && s->leased;
+}
+
+bool space_is_frozen(const struct space *s)
+{
+	return s->frozen_at;
+}
+
+nsec_t space_frozen_at(const struct space *s)
+{
+	return s->frozen_at;
 }
 
 /* PIDs: one block is enough for a test. */
@@ -468,6 +559,8 @@ int inject_call(struct inject *i, long nr, const long args[static 6], long *ret)
 
 	if (!p)
 		return INJECT_E_GONE;
+	if (p->machine->frozen_at)
+		return INJECT_E_TIMEOUT;
 	*ret = 0;
 	if (nr == SYS_rt_sigtimedwait) {
 		*ret = wait_for_signal(i, p, args);
@@ -482,6 +575,8 @@ int inject_give_fd(struct inject *i, int fd, int cloexec, int *ret)
 {
 	if (!of(i))
 		return INJECT_E_GONE;
+	if (i->machine->frozen_at)
+		return INJECT_E_TIMEOUT;
 	*ret = 4;
 	if (cloexec) /* the program */
 		return 0;
@@ -500,6 +595,8 @@ int inject_exec(struct inject *i, int fd, const char *const *argv, const char *c
 	(void)envp;
 	if (!p)
 		return INJECT_E_GONE;
+	if (p->machine->frozen_at)
+		return INJECT_E_TIMEOUT;
 	pending = p->pending;
 	p->pending = 0;
 	sim_soul_leaves(p, SIM_GIVEN_UP);

@@ -2,9 +2,10 @@
  * Processes are started, moved from anywhere to anywhere, signalled and ended, while
  * ssids are killed (also between two things that they do), machines lose their power, are paused and cut off, by a seed.
  *
- * After every step: one live copy of each process in the whole cluster, which is the
- * newest that there ever was, unless its machine was out of the cluster; the last copy of a process is killed by no room, unless its
- * machine was out of the cluster; who waits is told once, and what is true.  At the end
+ * After every step: one live copy of each process in the whole cluster, none on a machine that
+ * a view has out; it is the newest that there ever was, unless that one is lost with its machine
+ * or its lease; the last copy of a process is killed by no room, unless its machine was out of
+ * the cluster; who waits is told once, and what is true.  At the end
  * everything heals: every process that did not end stands somewhere, live, and its home
  * knows where; no shadow and no record is left of the others; nothing is frozen, no move
  * is in a journal, no signal was lost.
@@ -12,6 +13,7 @@
  *   test_migration_sim [--seed S] [--count N] [--verbose]
  */
 #include "cleanup.h"
+#include "fence.h"
 #include "log.h"
 #include "membership.h"
 #include "membership_token.h"
@@ -72,6 +74,7 @@ struct machine {
 	struct process_room *process;
 	struct criu *criu;
 	struct migration_room *migration;
+	struct fence fence;
 	epoch_t epoch;
 	bool power; /* is cut, when it is killed */
 };
@@ -83,7 +86,6 @@ struct sim {
 	bool calm;
 	unsigned joining;
 	epoch_t newest;
-	bool out[N_MACHINES + 1]; /* by the newest view */
 	struct ask asks[N_ASKS];
 	size_t n_asks, n_moved, n_moves, n_launched;
 };
@@ -111,6 +113,21 @@ static struct machine *machine_of(struct sim *s, node_id id)
 
 /* Rooms. */
 
+static void note_newest(struct sim *s, const struct membership_view *v)
+{
+	s->newest = v->epoch;
+	for (size_t i = 0; i < v->n_nodes; i++) {
+		const struct machine *of = machine_of(s, v->nodes[i].id);
+		struct sim_machine *k = of ? &s->kernel.machines[of->slot] : NULL;
+		bool was = k && k->out;
+
+		if (!k)
+			continue;
+		k->out = v->nodes[i].state != MEMBER_UP;
+		k->n_outs += k->out && !was;
+	}
+}
+
 static void on_view(void *owner, const struct membership_view *v)
 {
 	struct machine *m = owner;
@@ -118,15 +135,8 @@ static void on_view(void *owner, const struct membership_view *v)
 
 	world_note(s->w, m->slot, "view %" PRIu64, v->epoch);
 	m->epoch = v->epoch;
-	if (v->epoch > s->newest) {
-		s->newest = v->epoch;
-		for (size_t i = 0; i < v->n_nodes; i++) {
-			struct machine *of = machine_of(s, v->nodes[i].id);
-
-			if (of)
-				s->out[of->slot] = v->nodes[i].state != MEMBER_UP;
-		}
-	}
+	if (v->epoch > s->newest)
+		note_newest(s, v);
 	if (!m->migration)
 		return;
 	process_on_view(m->process);
@@ -138,6 +148,21 @@ static void on_lease(void *owner, bool held)
 	struct machine *m = owner;
 
 	world_note(m->sim->w, m->slot, "lease %d", held);
+	if (!held && m->migration)
+		fence_on_lease_end(&m->fence);
+}
+
+static void on_renewed(void *owner, nsec_t until)
+{
+	struct machine *m = owner;
+
+	if (m->migration)
+		fence_on_renewed(&m->fence, until);
+}
+
+static void on_thawed(void *owner)
+{
+	migration_on_view(((struct machine *)owner)->migration);
 }
 
 static void on_pid_block(void *owner, pid_t first, uint32_t count)
@@ -181,7 +206,7 @@ static void on_lost(void *owner)
 static int build(struct machine *m)
 {
 	static const struct membership_events membership = { on_view, on_lease, on_pid_block,
-							     get_load };
+							     get_load, on_renewed };
 	static const struct space_events space = { on_exit_of, on_stop_of, on_lost };
 	struct world *w = m->sim->w;
 	const struct env *env = world_env(w, m->slot);
@@ -217,6 +242,13 @@ static int build(struct machine *m)
 	n.membership = m->membership;
 	n.process = m->process;
 	n.criu = m->criu;
+	m->fence = (struct fence){ .env = env,
+				   .space = m->space,
+				   .process = m->process,
+				   .membership = m->membership,
+				   .self = m->id,
+				   .on_thawed = on_thawed,
+				   .owner = m };
 	return r ? r : migration_room_new(&m->migration, &n);
 }
 
@@ -258,31 +290,19 @@ static void kill_rooms(void *owner, unsigned slot)
 	world_act(s->w, 0);
 }
 
-/* One copy is left, on a machine that is in: it is the process. */
-static void settle_doubts(struct sim *s)
-{
-	struct sim_process *p;
-	struct sim_soul *soul;
-
-	LIST_FOREACH(soul, &s->kernel.souls, in)
-		if (soul->doubtful && sim_soul_copies(soul, false, &p) == 1 &&
-		    !s->out[p->machine->slot] && p->live) {
-			soul->doubtful = false;
-			soul->went_back |= p->step != soul->step;
-			soul->step = p->step;
-		}
-}
-
-static void note_who_is_out(struct sim *s)
+static void check_who_is_out(struct sim *s)
 {
 	for (unsigned i = 1; i <= N_MACHINES; i++) {
 		struct sim_process *p;
 
-		if (!s->out[i])
+		if (!s->kernel.machines[i].out)
 			continue;
-		LIST_FOREACH(p, &s->kernel.machines[i].processes, in)
+		LIST_FOREACH(p, &s->kernel.machines[i].processes, in) {
+			world_check(s->w, !p->live,
+				    "process %d runs on machine %u, which is out", p->pid, i);
 			if (p->soul)
-				p->soul->was_lost = p->soul->doubtful = true;
+				p->soul->was_lost = true;
+		}
 	}
 }
 
@@ -290,8 +310,7 @@ static void check(void *owner)
 {
 	struct sim *s = owner;
 
-	note_who_is_out(s);
-	settle_doubts(s);
+	check_who_is_out(s);
 	for (unsigned i = 1; i <= N_MACHINES; i++)
 		if (s->kernel.machines[i].dying)
 			world_crash(s->w, i, false);
@@ -409,7 +428,7 @@ static void launch(struct sim *s)
 	if (!m || n >= N_SOULS_MAX)
 		return;
 	world_act(s->w, m->slot);
-	r = process_launch(m->process, &l, &pid);
+	r = process_may_start(m->process) ? process_launch(m->process, &l, &pid) : -EAGAIN;
 	world_act(s->w, 0);
 	world_note(s->w, m->slot, "launch: %d %d", r, r ? 0 : pid);
 	s->n_launched += !r;
@@ -688,6 +707,7 @@ static void check_machine(struct machine *m)
 
 	world_check(w, m->membership && membership_lease_held(m->membership),
 		    "node %u has no lease", m->id);
+	world_check(w, !k->frozen_at, "the space of node %u is frozen", m->id);
 	LIST_FOREACH(p, &k->processes, in) {
 		world_check(w, !p->group || !p->group->frozen,
 			    "process %d is frozen on node %u in %s", p->pid, m->id,
