@@ -230,8 +230,9 @@ static void resume(struct migration_room *m, bool decided)
 		if ((e->side == MIGRATION_SOURCE && e->step == MIGRATION_STEP_OPEN) !=
 		    decided)
 			resume_one(m, e);
-		else if (!decided && e->side == MIGRATION_SOURCE)
-			(void)process_hold(m->n.process, e->root);
+		else if (!decided && e->side == MIGRATION_SOURCE &&
+			 process_hold(m->n.process, e->root) == 0)
+			process_hold_for(m->n.process, e->root, e->peer);
 	}
 	m->resumed = decided;
 }

@@ -90,6 +90,11 @@ void source_journal(struct migration_source *s, enum migration_step step)
 				    .generation = s->generation};
 
 	(void)migration_journal_set(s->room->journal, &e);
+	if (s->held)
+		process_hold_for(s->room->n.process, s->root,
+				 step == MIGRATION_STEP_DECIDING ||
+						 step == MIGRATION_STEP_COMMITTED ?
+					 s->target : NODE_NONE);
 }
 
 const char *source_target_name(const struct migration_source *s)

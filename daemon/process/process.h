@@ -173,6 +173,8 @@ void process_wait_cancel(struct process_room *p, void *owner);
  */
 int process_hold(struct process_room *p, pid_t root);
 void process_unhold(struct process_room *p, pid_t root);
+/* Whose hold is @root's leaves it to @to which copy runs, until this comes with NODE_NONE. */
+void process_hold_for(struct process_room *p, pid_t root, node_id to);
 
 enum { PROCESS_MEMBERS_MAX = 4096 }; /* of one tree */
 

@@ -7,8 +7,9 @@
  * of its processes; those that may not go on are killed, frozen as they are.
  *
  * Who is asked says no if the process lives there, or if its home is there and
- * knows it ended, or elsewhere.  What a migration holds is left out: its own rules say
- * which copy runs, and it stays frozen until they have.
+ * knows it ended, or elsewhere by no older a move.  What a migration holds is left out: its
+ * own rules say which copy runs, and it stays frozen until they have; nor does the source of
+ * one that is not decided say no to its target.
  *
  * Failure modes: a node does not answer -> asked again, until a view excludes it;
  * the lease ends again -> cancelled, begun anew with the next one; a killed one does not
@@ -318,6 +319,9 @@ static bool may_go_on(struct process_room *p, node_id peer, struct wire_claim *w
 	struct proc_stat s;
 
 	w->place = NODE_NONE;
+	/* It leaves us for there, and the commit rule decides: by what @peer will answer. */
+	if (signal_held_for(p, w->pid) == peer)
+		return true;
 	if ((d && (d->state == PROCESS_HERE || d->state == PROCESS_GUEST) && !d->moving) ||
 	    (!d && room_real(p, w->pid, &s) == 0)) {
 		w->place = room_self(p);
@@ -330,7 +334,9 @@ static bool may_go_on(struct process_room *p, node_id peer, struct wire_claim *w
 	 * are the one who lost everything, after that. */
 	if (!d)
 		return !is_later(p, peer, room_self(p));
-	if (d->state == PROCESS_AWAY && d->place != peer && !d->moving) {
+	/* A move that came to @peer last may not have been told. */
+	if (d->state == PROCESS_AWAY && d->place != peer && !d->moving &&
+	    d->generation >= w->generation) {
 		w->place = d->place;
 		w->generation = d->generation;
 		return false;

@@ -75,6 +75,7 @@ struct guest {
 
 struct hold {
 	pid_t root;
+	node_id to; /* that may have a copy which runs, or NODE_NONE */
 	TAILQ_HEAD(, delivery) waiting;
 	TAILQ_ENTRY(hold) entry;
 };
@@ -185,6 +186,7 @@ void signal_on_call(struct process_room *p, struct rpc_call *call,
 /* Send on what a shadow had taken, wherever its process is now; nobody is answered. */
 void signal_forward(struct process_room *p, const struct wire_signal *s);
 bool signal_held(struct process_room *p, pid_t pid);
+node_id signal_held_for(struct process_room *p, pid_t pid);
 void signal_fini(struct process_room *p);
 
 /* process_shadow.c: our ends of shadows. */

@@ -336,6 +336,13 @@ bool signal_held(struct process_room *p, pid_t pid)
 	return !TAILQ_EMPTY(&p->holds) && holder_of(p, pid);
 }
 
+node_id signal_held_for(struct process_room *p, pid_t pid)
+{
+	const struct hold *h = holder_of(p, pid);
+
+	return h ? h->to : NODE_NONE;
+}
+
 /* A repetition of one that waits takes its place. */
 static void drop_repeated(struct hold *h, const struct wire_signal *s)
 {
@@ -458,6 +465,15 @@ int process_hold(struct process_room *p, pid_t root)
 	TAILQ_INIT(&h->waiting);
 	TAILQ_INSERT_TAIL(&p->holds, h, entry);
 	return 0;
+}
+
+void process_hold_for(struct process_room *p, pid_t root, node_id to)
+{
+	struct hold *h;
+
+	TAILQ_FOREACH (h, &p->holds, entry)
+		if (h->root == root)
+			h->to = to;
 }
 
 void process_unhold(struct process_room *p, pid_t root)
