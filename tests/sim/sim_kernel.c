@@ -37,15 +37,14 @@ struct sim_soul *sim_soul_new(struct sim_kernel *k, pid_t pid, pid_t app, unsign
 	return soul;
 }
 
-unsigned sim_soul_copies(const struct sim_soul *soul, bool newest, struct sim_process **ret_last)
+unsigned sim_soul_copies(const struct sim_soul *soul, struct sim_process **ret_last)
 {
 	unsigned n = 0;
 
 	for (unsigned i = 1; i <= SIM_MACHINES; i++) {
 		struct sim_process *p = sim_find(&sim_kernel->machines[i], soul->pid);
 
-		if (!p || p->soul != soul || p->restoring || p->zombie ||
-		    (newest && p->step != soul->step))
+		if (!p || p->soul != soul || p->restoring || p->zombie)
 			continue;
 		*ret_last = p;
 		n++;
@@ -53,14 +52,26 @@ unsigned sim_soul_copies(const struct sim_soul *soul, bool newest, struct sim_pr
 	return n;
 }
 
+/* A copy that never ran may be given up yet, when that which did was lost with its machine. */
+static bool lives_on(const struct sim_soul *soul, bool only_if_it_ran)
+{
+	for (unsigned i = 1; i <= SIM_MACHINES; i++) {
+		const struct sim_process *p = sim_find(&sim_kernel->machines[i], soul->pid);
+
+		if (p && p->soul == soul && !p->restoring && p->step == soul->step &&
+		    (p->ran || !only_if_it_ran))
+			return true;
+	}
+	return false;
+}
+
 void sim_soul_leaves(struct sim_process *p, enum sim_end end)
 {
 	struct sim_soul *soul = TAKE(p->soul);
-	struct sim_process *last;
 
 	p->live = false;
 	if (!soul || p->restoring || soul->end != SIM_LIVES || p->step != soul->step ||
-	    sim_soul_copies(soul, true, &last) > 0)
+	    lives_on(soul, end == SIM_POWER))
 		return;
 	if (end == SIM_GIVEN_UP && soul->may_die)
 		end = SIM_SIGNALLED;
@@ -104,7 +115,7 @@ static void go_back(struct sim_process *p)
 
 	world_note(sim_kernel->w, p->machine->slot, "process %d goes on as it was", soul->pid);
 	soul->end = SIM_LIVES;
-	soul->went_back = true;
+	soul->went_back |= p->step != soul->step;
 }
 
 static void run(struct sim_process *p)
@@ -121,12 +132,15 @@ static void run(struct sim_process *p)
 			    "process %d runs on machine %u, and on %u", soul->pid,
 			    p->machine->slot, i);
 	}
-	world_check(w, p->step == soul->step || may_go_back(soul),
-		    "process %d runs again on machine %u as it was before step %" PRIu64,
-		    soul->pid, p->machine->slot, soul->step);
-	if (p->step != soul->step)
+	if (p->step != soul->step || soul->end != SIM_LIVES) {
+		world_check(w, may_go_back(soul),
+			    "process %d runs again on machine %u as it was at step %" PRIu64
+			    ", and has come to %" PRIu64, soul->pid, p->machine->slot, p->step,
+			    soul->step);
 		go_back(p);
+	}
 	p->step = ++soul->step;
+	p->ran = true;
 	soul->n_signals += p->pending;
 	p->pending = 0;
 }

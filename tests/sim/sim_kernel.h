@@ -68,6 +68,7 @@ struct sim_process {
 	struct sim_group *group;
 	uint64_t step;
 	bool shadow, zombie, restoring, live, stopped, tracked;
+	bool ran; /* here, at least once */
 	bool tell_exit, tell_stop;
 	int stop_signal;
 	unsigned held; /* by the injection door */
@@ -156,8 +157,7 @@ void sim_group_freeze(struct sim_machine *m, struct sim_group *g, bool frozen);
 void sim_group_kill(struct sim_machine *m, struct sim_group *g);
 
 struct sim_soul *sim_soul_new(struct sim_kernel *k, pid_t pid, pid_t app, unsigned home);
-/* Its copies; @newest: that have the last step. */
-unsigned sim_soul_copies(const struct sim_soul *soul, bool newest, struct sim_process **ret_last);
+unsigned sim_soul_copies(const struct sim_soul *soul, struct sim_process **ret_last);
 
 /* This copy is no more: was it the last one? */
 void sim_soul_leaves(struct sim_process *p, enum sim_end end);

@@ -410,7 +410,7 @@ static struct sim_process *live_copy(struct sim_soul *soul)
 {
 	struct sim_process *p;
 
-	return soul && sim_soul_copies(soul, false, &p) == 1 && p->live ? p : NULL;
+	return soul && sim_soul_copies(soul, &p) == 1 && p->live ? p : NULL;
 }
 
 static void launch(struct sim *s)
@@ -731,7 +731,7 @@ static void check_living(struct sim *s, struct sim_soul *soul)
 	struct sim_process *p;
 	struct machine *place;
 
-	world_check(s->w, sim_soul_copies(soul, false, &p) == 1 && p->live,
+	world_check(s->w, sim_soul_copies(soul, &p) == 1 && p->live,
 		    "process %d is nowhere, or does not run", soul->pid);
 	place = &s->machines[p->machine->slot];
 	world_check(s->w, process_record(place->process, soul->pid, &record) == 0 &&
