@@ -363,6 +363,7 @@ void room_on_placed(struct process_room *p, struct rpc_call *call,
 {
 	const struct process_entry *found = process_table_find(p->table, d->pid);
 	struct process_entry e = {.record = *d};
+	struct proc_stat s;
 
 	if (room_is_leaving(p, d->pid)) {
 		rpc_fail(call, RPC_DOWN, "process %d is about to leave", d->pid);
@@ -371,6 +372,11 @@ void room_on_placed(struct process_room *p, struct rpc_call *call,
 	/* Or the original, which stands frozen, would be taken for its shadow. */
 	if (p->claim || space_is_frozen(p->space)) {
 		rpc_fail(call, RPC_DOWN, "this node was fenced and looks what is still its own");
+		return;
+	}
+	/* It went on here, when the move to there was given up. */
+	if ((!found || found->record.state == PROCESS_HERE) && room_real(p, d->pid, &s) == 0) {
+		rpc_fail(call, RPC_NOT_FOUND, "process %d runs at its home", d->pid);
 		return;
 	}
 	if (found) {

@@ -271,6 +271,8 @@ static void say(struct placed *d)
 {
 	if (!is_still_here(d) || !room_up(d->room, d->record.home))
 		free_placed(d); /* said again when its home comes back */
+	else if (space_is_frozen(d->room->space)) /* it may be no more ours */
+		(void)env_arm(d->room->env, &d->again, again_after);
 	else if (wire_placed(d->room->rpc, &d->call, d->record.home, &d->record,
 			     place_incarnation(d->room, room_self(d->room))) < 0)
 		(void)env_arm(d->room->env, &d->again, again_after);
