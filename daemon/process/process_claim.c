@@ -132,6 +132,11 @@ static void kill_one(struct claim *c, const struct wire_claim *w)
 		log_warning("process %d is killed: it was started anew on node %u while "
 			    "this one was lost PID=%d",
 			    w->pid, w->place, w->pid);
+	/* What lives elsewhere has not ended: nobody is told of this copy's end. */
+	if (w->place != NODE_NONE || d.home != room_self(p)) {
+		guest_forget(p, w->pid);
+		process_table_remove(p->table, w->pid);
+	}
 	(void)process_kernel_signal(w->pid, SIGKILL);
 	c->n_killed++;
 }
@@ -349,6 +354,9 @@ void claim_on_call(struct process_room *p, struct rpc_call *call, struct wire_cl
 {
 	size_t n_gone = 0;
 
+	/* What a view that comes here yet gives up is no more @peer's. */
+	if (rpc_call_is_ahead(call))
+		return rpc_fail(call, RPC_DOWN, "an older view is known there");
 	for (size_t i = 0; i < n; i++) {
 		struct wire_claim w = claims[i];
 

@@ -148,6 +148,8 @@ void rpc_reply(struct rpc_call *call, const ProtobufCMessage *reply, struct iove
 void rpc_fail(struct rpc_call *call, enum rpc_status status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 node_id rpc_call_peer(const struct rpc_call *call);
+/* Was it made in a view that is still to come here? */
+bool rpc_call_is_ahead(const struct rpc_call *call);
 
 struct rpc_counters {
 	uint64_t calls, failed, timeouts; /* made here */

@@ -74,6 +74,7 @@ struct rpc_call {
 	struct rpc_request *request; /* local; NULL: nobody waits any more */
 	uint64_t id;
 	node_id peer;
+	epoch_t epoch; /* of the view in which it was made */
 	bool notify;
 };
 

@@ -108,6 +108,7 @@ int rpc_serve_request(struct rpc_link *link, const struct transport_frame *frame
 				   .link = link,
 				   .id = frame->id,
 				   .peer = link->remote->node,
+				   .epoch = frame->epoch,
 				   .notify = frame->kind == TRANSPORT_NOTIFY };
 	link->remote->n_calls++;
 	LIST_INSERT_HEAD(&link->calls, call, in);
@@ -227,6 +228,11 @@ void rpc_fail(struct rpc_call *call, enum rpc_status status, const char *format,
 	else if (call->link && !call->notify)
 		send_failure(call->link, &request, status, text);
 	call_free(call);
+}
+
+bool rpc_call_is_ahead(const struct rpc_call *call)
+{
+	return call->epoch > call->rpc->epoch;
 }
 
 node_id rpc_call_peer(const struct rpc_call *call)
