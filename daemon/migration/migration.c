@@ -17,6 +17,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { JOURNAL_READ = 256 };
+
 void migration_outcome_set(struct migration_outcome *o, enum rpc_status status,
 			   const char *format, va_list ap)
 {
@@ -205,6 +207,43 @@ void migration_forget(struct migration_room *m, void *owner)
 			w->owner = NULL;
 }
 
+/* The journal keeps how moves ended: the same tree may have come here before. */
+static bool is_newest(const struct migration_entry *entries, size_t n,
+		      const struct migration_entry *e)
+{
+	for (size_t i = 0; i < n; i++)
+		if (entries[i].side == MIGRATION_TARGET && entries[i].root == e->root &&
+		    entries[i].step == MIGRATION_STEP_COMMITTED &&
+		    entries[i].generation > e->generation)
+			return false;
+	return true;
+}
+
+static size_t read_journal(const struct migration_room *m, struct migration_entry *ret,
+			   size_t max)
+{
+	size_t n = 0;
+
+	while (n < max && migration_journal_entry(m->journal, n, &ret[n]))
+		n++;
+	return n;
+}
+
+/* As soon as it is known whose home is where: what was committed here has a record before
+ * others are asked whether it may go on. */
+static void adopt(struct migration_room *m)
+{
+	struct migration_entry entries[JOURNAL_READ];
+	size_t n = read_journal(m, entries, N_ELEMENTS(entries));
+
+	for (size_t i = 0; i < n; i++)
+		if (entries[i].side == MIGRATION_TARGET &&
+		    entries[i].step == MIGRATION_STEP_COMMITTED &&
+		    is_newest(entries, n, &entries[i]))
+			migration_target_adopt(m, &entries[i]);
+	m->adopted = true;
+}
+
 static void resume_one(struct migration_room *m, const struct migration_entry *e)
 {
 	if (e->side == MIGRATION_SOURCE)
@@ -218,12 +257,9 @@ static void resume_one(struct migration_room *m, const struct migration_entry *e
  * up; and for the space to run, since nothing can be done to a process of a frozen one. */
 static void resume(struct migration_room *m, bool decided)
 {
-	struct migration_entry entries[256];
-	size_t n = 0;
+	struct migration_entry entries[JOURNAL_READ];
+	size_t n = read_journal(m, entries, N_ELEMENTS(entries));
 
-	while (n < N_ELEMENTS(entries) &&
-	       migration_journal_entry(m->journal, n, &entries[n]))
-		n++;
 	for (size_t i = 0; i < n; i++) {
 		const struct migration_entry *e = &entries[i];
 
@@ -237,10 +273,17 @@ static void resume(struct migration_room *m, bool decided)
 	m->resumed = decided;
 }
 
-void migration_on_view(struct migration_room *m)
+static void resume_by_view(struct migration_room *m)
 {
+	if (!m->adopted)
+		adopt(m);
 	if (!m->resumed && !space_is_frozen(m->n.space))
 		resume(m, true);
+}
+
+void migration_on_view(struct migration_room *m)
+{
+	resume_by_view(m);
 	migration_source_on_view(m);
 	migration_target_on_view(m);
 }
@@ -268,8 +311,8 @@ int migration_room_new(struct migration_room **ret,
 		return r;
 	}
 	resume(m, false);
-	if (membership_view(n->membership) && !space_is_frozen(n->space))
-		resume(m, true);
+	if (membership_view(n->membership))
+		resume_by_view(m);
 	*ret = m;
 	return 0;
 }

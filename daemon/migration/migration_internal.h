@@ -58,7 +58,8 @@ struct migration_room {
 	LIST_HEAD(, migration_source) sources;
 	LIST_HEAD(, migration_target) targets;
 	unsigned n_sources, n_targets;
-	bool resumed;	      /* all that a predecessor had begun */
+	bool adopted;	      /* what a predecessor had committed */
+	bool resumed;	      /* all that it had begun */
 	uint64_t next_number; /* of watches and migrations, random at start */
 };
 
@@ -107,6 +108,8 @@ void migration_target_on_abort(struct migration_room *m, struct rpc_call *call,
 void migration_target_on_query(struct migration_room *m, struct rpc_call *call,
 			       const Ssi__Migration__QueryRequest *q);
 void migration_target_on_view(struct migration_room *m);
+/* It was committed, and perhaps not recorded yet. */
+void migration_target_adopt(struct migration_room *m, const struct migration_entry *e);
 void migration_target_resume(struct migration_room *m, const struct migration_entry *e);
 void migration_targets_free(struct migration_room *m);
 

@@ -674,8 +674,7 @@ static int adopt_tree(struct migration_room *m, const struct migration_entry *e,
 	return process_arrive_adopt(m->n.process, members, n);
 }
 
-/* Its records were perhaps not written yet. */
-static void adopt(struct migration_room *m, const struct migration_entry *e)
+void migration_target_adopt(struct migration_room *m, const struct migration_entry *e)
 {
 	struct process_record record;
 	struct inventory *i = NULL;
@@ -724,7 +723,6 @@ void migration_target_resume(struct migration_room *m, const struct migration_en
 	if (e->step == MIGRATION_STEP_COMMITTED) {
 		/* Perhaps not thawed yet; streams are the stream room's to find again.
 		 */
-		adopt(m, e);
 		if (space_group_thaw(group) != 0)
 			log_error("process %d: cannot be thawed", e->root);
 	} else {
