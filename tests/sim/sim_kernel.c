@@ -114,6 +114,7 @@ static void go_back(struct sim_process *p)
 	struct sim_soul *soul = p->soul;
 
 	world_note(sim_kernel->w, p->machine->slot, "process %d goes on as it was", soul->pid);
+	soul->was_lost |= soul->end != SIM_LIVES; /* and its home may know that */
 	soul->end = SIM_LIVES;
 	soul->went_back |= p->step != soul->step;
 }
