@@ -230,6 +230,7 @@ void guest_forget(struct process_room *p, pid_t pid)
 /* -- Where guests are -- */
 
 struct placed {
+	uint64_t home_incarnation; /* that is told */
 	struct wire_call call;
 	struct env_timer again;
 	struct process_room *room;
@@ -267,20 +268,37 @@ static bool is_still_here(const struct placed *d)
 	       e->record.generation == d->record.generation;
 }
 
+static void ask_home(struct placed *d)
+{
+	struct process_room *p = d->room;
+
+	d->home_incarnation = place_incarnation(p, d->record.home);
+	if (wire_placed(p->rpc, &d->call, d->record.home, &d->record,
+			place_incarnation(p, room_self(p))) < 0)
+		(void)env_arm(p->env, &d->again, again_after);
+}
+
 static void say(struct placed *d)
 {
 	if (!is_still_here(d) || !room_up(d->room, d->record.home))
 		free_placed(d); /* said again when its home comes back */
 	else if (space_is_frozen(d->room->space)) /* it may be no more ours */
 		(void)env_arm(d->room->env, &d->again, again_after);
-	else if (wire_placed(d->room->rpc, &d->call, d->record.home, &d->record,
-			     place_incarnation(d->room, room_self(d->room))) < 0)
-		(void)env_arm(d->room->env, &d->again, again_after);
+	else
+		ask_home(d);
 }
 
 static void on_say_again(struct env_timer *t)
 {
 	say(container_of(t, struct placed, again));
+}
+
+static void home_knows(const struct placed *d)
+{
+	struct process_entry e = *process_table_find(d->room->table, d->record.pid);
+
+	e.place_incarnation = d->home_incarnation;
+	(void)room_put(d->room, &e); /* replaces: cannot be full */
 }
 
 static void on_placed_answer(struct wire_call *c, enum rpc_status status,
@@ -292,6 +310,8 @@ static void on_placed_answer(struct wire_call *c, enum rpc_status status,
 		(void)env_arm(d->room->env, &d->again, again_after);
 		return;
 	}
+	if (status == RPC_OK && is_still_here(d))
+		home_knows(d);
 	if (status == RPC_NOT_FOUND && is_still_here(d)) {
 		log_notice("process %d is killed: %s PID=%d", d->record.pid, text,
 			   d->record.pid);

@@ -269,7 +269,8 @@ static int find_own(struct claim *c)
 		if (infos[i].state != 'M')
 			c->own[c->n_own++] = (struct wire_claim){
 				.pid = infos[i].pid,
-				.generation = e ? e->record.generation : 0};
+				.generation = e ? e->record.generation : 0,
+				.home = e ? e->place_incarnation : 0};
 	}
 	return 0;
 }
@@ -308,14 +309,6 @@ int process_claim(struct process_room *p, process_claimed_cb done, void *owner)
 
 /* -- Who is asked -- */
 
-static bool is_later(const struct process_room *p, node_id a, node_id b)
-{
-	const struct membership_node *x = membership_node(p->membership, a);
-	const struct membership_node *y = membership_node(p->membership, b);
-
-	return x && y && x->since > y->since;
-}
-
 /* May @peer go on with it?  If not, *w says what lives. */
 static bool may_go_on(struct process_room *p, node_id peer, struct wire_claim *w)
 {
@@ -336,9 +329,9 @@ static bool may_go_on(struct process_room *p, node_id peer, struct wire_claim *w
 	if (membership_home(p->membership, w->pid) != room_self(p))
 		return true;
 	/* Nothing is known of it: it was given up long ago, when @peer was lost, or we
-	 * are the one who lost everything, after that. */
+	 * are the one who lost everything, and were not told since. */
 	if (!d)
-		return !is_later(p, peer, room_self(p));
+		return w->home < *p->since;
 	/* A move that came to @peer last may not have been told. */
 	if (d->state == PROCESS_AWAY && d->place != peer && !d->moving &&
 	    d->generation >= w->generation) {
@@ -357,6 +350,9 @@ void claim_on_call(struct process_room *p, struct rpc_call *call, struct wire_cl
 	/* What a view that comes here yet gives up is no more @peer's. */
 	if (rpc_call_is_ahead(call))
 		return rpc_fail(call, RPC_DOWN, "an older view is known there");
+	place_note(p, membership_lease_held(p->membership));
+	if (!*p->since)
+		return rpc_fail(call, RPC_DOWN, "that node does not know yet when it began");
 	for (size_t i = 0; i < n; i++) {
 		struct wire_claim w = claims[i];
 

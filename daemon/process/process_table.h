@@ -24,7 +24,9 @@ struct process_entry {
 	 * its place). */
 	uint64_t sequence;
 	nsec_t ended_at; /* CLOCK_REALTIME */
-	uint64_t place_incarnation; /* AWAY: of its place, when it was known to be there */
+	/* AWAY: of its place, when it was known to be there; GUEST: of its home, when that
+	 * had taken so */
+	uint64_t place_incarnation;
 	bool told; /* ENDED: some waiter (at home), or the home (at its place), knows */
 };
 

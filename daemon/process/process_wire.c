@@ -367,16 +367,19 @@ int wire_claim(struct rpc *rpc, struct wire_call *c, node_id node,
 	Ssi__Process__ClaimRequest q = SSI__PROCESS__CLAIM_REQUEST__INIT;
 	_cleanup_free_ int32_t *pids = calloc(n + 1, sizeof(*pids));
 	_cleanup_free_ uint32_t *generations = calloc(n + 1, sizeof(*generations));
+	_cleanup_free_ uint64_t *homes = calloc(n + 1, sizeof(*homes));
 
-	if (!pids || !generations)
+	if (!pids || !generations || !homes)
 		return err_origin(-ENOMEM);
 	for (size_t i = 0; i < n; i++) {
 		pids[i] = claims[i].pid;
 		generations[i] = claims[i].generation;
+		homes[i] = claims[i].home;
 	}
 	q.pids = pids;
 	q.generations = generations;
-	q.n_pids = q.n_generations = n;
+	q.homes = homes;
+	q.n_pids = q.n_generations = q.n_homes = n;
 	return call(rpc, c, node, PROCESS_CLAIM, &q, call_timeout);
 }
 
@@ -540,13 +543,14 @@ RPC_HANDLER(on_claim, struct process_room, Ssi__Process__ClaimRequest)
 	size_t n = req->n_pids;
 
 	claims = calloc(n + 1, sizeof(*claims));
-	if (!claims || n > WIRE_CLAIMS_MAX || req->n_generations != n) {
+	if (!claims || n > WIRE_CLAIMS_MAX || req->n_generations != n || req->n_homes != n) {
 		rpc_fail(call, RPC_USAGE, "not a list of processes");
 		return;
 	}
 	for (size_t i = 0; i < n; i++)
 		claims[i] = (struct wire_claim){.pid = req->pids[i],
-						.generation = req->generations[i]};
+						.generation = req->generations[i],
+						.home = req->homes[i]};
 	claim_on_call(self, call, claims, n);
 }
 

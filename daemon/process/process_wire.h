@@ -59,6 +59,7 @@ enum { WIRE_CLAIMS_MAX = 16384 }; /* in one call */
 struct wire_claim {
 	pid_t pid;
 	uint32_t generation;
+	uint64_t home; /* of a request: incarnation in which its home knew of it, 0: none */
 	node_id place; /* of a reply: where it lives, NODE_NONE: nowhere */
 };
 
