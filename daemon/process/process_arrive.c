@@ -366,6 +366,14 @@ static void depart_left(struct process_room *p, pid_t root,
 	process_depart_end(d);
 }
 
+static void hold_pid(struct process_room *p, const struct process_member *m)
+{
+	(void)space_reap(p->space, m->pid);
+	if (shadow_spawn(p, m, SPACE_SPAWN_TRACK) != 0)
+		log_warning("process %d has no shadow here any more PID=%d", m->pid,
+			    m->pid);
+}
+
 void process_arrive_left(struct process_room *p, pid_t root,
 			 const struct process_member *members, size_t n_members,
 			 struct space_group *group)
@@ -383,10 +391,9 @@ void process_arrive_left(struct process_room *p, pid_t root,
 		if (e->record.state != PROCESS_AWAY || !e->record.moving ||
 		    e->record.root != root)
 			continue;
-		(void)space_reap(p->space, pid);
-		if (shadow_spawn(p, &m, SPACE_SPAWN_TRACK) != 0)
-			log_warning("process %d has no shadow here any more PID=%d",
-				    pid, pid);
+		/* It may not have come to give way. */
+		if (!room_is_shadow(p, pid) || !shadow_stands(p, pid))
+			hold_pid(p, &m);
 		set_moving(p, pid, false);
 	}
 }
