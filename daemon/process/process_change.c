@@ -306,7 +306,9 @@ static void on_placed_answer(struct wire_call *c, enum rpc_status status,
 {
 	struct placed *d = container_of(c, struct placed, call);
 
-	if (status == RPC_TIMEOUT || status == RPC_DOWN || status == RPC_STALE) {
+	/* One that may have left runs there already: the move that holds it will say. */
+	if (status == RPC_TIMEOUT || status == RPC_DOWN || status == RPC_STALE ||
+	    (status == RPC_NOT_FOUND && room_is_leaving(d->room, d->record.pid))) {
 		(void)env_arm(d->room->env, &d->again, again_after);
 		return;
 	}
