@@ -42,7 +42,7 @@ struct leaving {
 	struct process_member member;
 	bool guest; /* home elsewhere: killed, nothing stays */
 	bool done;  /* is a shadow already */
-	bool newer; /* it has come again since: not the one that leaves */
+	bool newer; /* it has come again since, or ended: not the one that leaves */
 	int socket; /* what will be its descriptor 3 */
 	struct inject *inject;
 	enum leaving_result result;
@@ -92,7 +92,10 @@ static int prepare(struct process_departure *d, struct leaving *l, node_id to)
 	const struct process_entry *found = process_table_find(p->table, m->pid);
 	int r;
 
-	l->newer = found && found->record.generation > m->generation;
+	/* Or it has left, before ssid was killed, and ended there. */
+	l->newer = found && (found->record.generation > m->generation ||
+			     (found->record.generation == m->generation &&
+			      found->record.state == PROCESS_ENDED));
 	if (l->newer)
 		return 0;
 	/* Not a new move: repeated after a restart of ssid, or come home in vain. */
