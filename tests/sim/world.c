@@ -395,7 +395,7 @@ static void machine_init(struct world *w, unsigned slot)
 
 	m->w = w;
 	m->slot = m->id = slot;
-	(void)snprintf(m->address, sizeof(m->address), "10.0.0.%u:7777", slot);
+	(void)snprintf(m->address, sizeof(m->address), WORLD_ADDRESS, slot >> 8, slot & 255);
 	m->clock_base = NSEC_PER_SEC * (1 + world_below(w, 1000000));
 	m->env = (struct env){ &env_ops, m };
 	m->store = (struct store){ &world_store_ops, m };
@@ -410,8 +410,12 @@ struct world *world_new(uint64_t seed, unsigned n_machines, const struct world_r
 			void *owner)
 {
 	struct world *w = calloc(1, sizeof(*w));
+	size_t n = n_machines + 1;
 
 	assert(w && n_machines <= WORLD_MAX);
+	w->cut = calloc(n * n, sizeof(*w->cut));
+	w->machines = calloc(n, sizeof(*w->machines));
+	assert(w->cut && w->machines);
 	w->seed = w->random = seed;
 	w->trace = 0xcbf29ce484222325ull;
 	w->n_machines = n_machines;
@@ -497,6 +501,8 @@ struct world *world_free(struct world *w)
 	for (size_t i = 0; i < w->n_events; i++)
 		free(w->heap[i]);
 	free(w->heap);
+	free(w->cut);
+	free(w->machines);
 	free(w);
 	return NULL;
 }
@@ -533,10 +539,10 @@ bool world_is_paused(const struct world *w, unsigned slot)
 
 void world_cut(struct world *w, unsigned from, unsigned to, bool cut)
 {
-	if (w->cut[from][to] == cut)
+	if (*world_cut_at(w, from, to) == cut)
 		return;
 	world_note(w, from, "%s to %u", cut ? "cut" : "healed", to);
-	w->cut[from][to] = cut;
+	*world_cut_at(w, from, to) = cut;
 	if (cut)
 		world_net_cut(w, from, to);
 }

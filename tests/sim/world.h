@@ -17,7 +17,7 @@
 
 #include <stdbool.h>
 
-enum { WORLD_MAX = 64 };
+enum { WORLD_MAX = 1000 };
 
 struct world;
 
@@ -77,7 +77,7 @@ void world_listen(struct world *w, unsigned slot, const struct transport_events 
 /* Its certificate says @id (default: its slot). */
 void world_set_id(struct world *w, unsigned slot, node_id id);
 node_id world_id(const struct world *w, unsigned slot);
-/* "10.0.0.<slot>:7777" */
+/* "10.0.0.<slot>:7777", and 10.0.1.0 is 256 */
 const char *world_address(struct world *w, unsigned slot);
 
 /* What happens to machines. */

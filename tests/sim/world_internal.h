@@ -8,6 +8,7 @@
 
 enum { WORLD_LAST = 64, WORLD_QUEUE = 256 << 10 };
 
+#define WORLD_ADDRESS "10.0.%u.%u:7777" /* slot / 256, slot % 256 */
 #define WORLD_GIVE_UP (4 * NSEC_PER_SEC) /* TCP_USER_TIMEOUT */
 
 struct world_event {
@@ -76,14 +77,20 @@ struct world {
 	void *owner;
 	struct world_event **heap;
 	size_t n_events, room;
-	bool cut[WORLD_MAX + 1][WORLD_MAX + 1];
-	struct world_machine machines[WORLD_MAX + 1]; /* 0: the world itself */
+	bool *cut; /* by world_cut_at() */
+	struct world_machine *machines; /* 0: the world itself */
 	LIST_HEAD(, world_watch) watches;
 	unsigned acting;
 	char last[WORLD_LAST][120];
 	size_t n_last;
 	bool verbose;
 };
+
+/* Is what @from sends to @to held back? */
+static inline bool *world_cut_at(struct world *w, unsigned from, unsigned to)
+{
+	return &w->cut[from * (w->n_machines + 1) + to];
+}
 
 /* NULL only without memory, which ends the test. */
 struct world_event *world_schedule(struct world *w, nsec_t after, unsigned slot, const char *what,

@@ -115,7 +115,7 @@ static void tell_other(struct transport_link *l, const char *reason)
 	other->other = NULL;
 	l->other = NULL;
 	down_later(other,
-		   w->cut[a][b] ? WORLD_GIVE_UP :
+		   *world_cut_at(w, a, b) ? WORLD_GIVE_UP :
 		   world_chance(w, 500) ? delay(w) + 400 * NSEC_PER_MSEC : /* after the data */
 					  50 * NSEC_PER_USEC,
 		   reason);
@@ -153,7 +153,7 @@ static void fire_deliver(struct world *w, struct world_event *e)
 	l->deliver = NULL;
 	if (l->closed)
 		return;
-	if (!l->up || w->cut[l->peer_slot][m->slot]) {
+	if (!l->up || *world_cut_at(w, l->peer_slot, m->slot)) {
 		f->due = w->now + 20 * NSEC_PER_MSEC;
 		deliver_next(l);
 		return;
@@ -209,7 +209,7 @@ static void fire_give_up(struct world *w, struct world_event *e)
 	unsigned a = l->machine->slot, b = l->peer_slot;
 
 	l->give_up = NULL;
-	if (!l->up || w->cut[a][b] || w->cut[b][a])
+	if (!l->up || *world_cut_at(w, a, b) || *world_cut_at(w, b, a))
 		down_later(l, 0, "connection timed out");
 }
 
@@ -221,7 +221,7 @@ static void fire_connect(struct world *w, struct world_event *e)
 	l->step = NULL;
 	if (l->closed)
 		return;
-	if (w->cut[a][b] || w->cut[b][a])
+	if (*world_cut_at(w, a, b) || *world_cut_at(w, b, a))
 		return; /* it gives up */
 	if (!w->machines[b].running || !w->machines[b].events) {
 		down_later(l, 0, "connection refused");
@@ -234,6 +234,16 @@ static void fire_connect(struct world *w, struct world_event *e)
 	other->give_up = world_schedule(w, WORLD_GIVE_UP, b, "give up", fire_give_up, other);
 }
 
+static unsigned slot_at(struct world *w, const char *address)
+{
+	unsigned high = 0, low = 0, slot;
+
+	(void)sscanf(address, WORLD_ADDRESS, &high, &low);
+	slot = high << 8 | low;
+	assert(slot >= 1 && slot <= w->n_machines && !strcmp(w->machines[slot].address, address));
+	return slot;
+}
+
 static int op_connect(void *impl, node_id peer, const char *address,
 		      struct transport_link **ret)
 {
@@ -243,10 +253,7 @@ static int op_connect(void *impl, node_id peer, const char *address,
 	unsigned slot;
 
 	assert(m->running);
-	for (slot = 1; slot <= w->n_machines; slot++)
-		if (!strcmp(w->machines[slot].address, address))
-			break;
-	assert(slot <= w->n_machines);
+	slot = slot_at(w, address);
 	l = end_new(m, slot);
 	if (w->machines[slot].id != peer)
 		down_later(l, delay(w), "the peer is another node");
@@ -270,7 +277,9 @@ static int op_send(void *impl, struct transport_link *l, const struct transport_
 		return TRANSPORT_E_DOWN;
 	if (!to) {
 		/* Into the void: its kernel answers with a reset, if it gets there. */
-		down_later(l, m->w->cut[m->slot][l->peer_slot] ? WORLD_GIVE_UP : delay(m->w),
+		down_later(l,
+			   *world_cut_at(m->w, m->slot, l->peer_slot) ? WORLD_GIVE_UP :
+									delay(m->w),
 			   "connection reset");
 		return 0;
 	}
