@@ -9,7 +9,8 @@
  * another (membership_find.c), until the lease ends and the owner is
  * told to stop acting; renewals go on, and the first that is answered brings a
  * new view (with a new incarnation of us) and a new lease.  A view that is not
- * newer than ours is dropped.  RPC_STALE -> the leader knows another start of
+ * newer than ours is dropped, and one of which only the changes come, of a view that is
+ * not ours, is asked for.  RPC_STALE -> the leader knows another start of
  * us: announce this one.
  */
 #include "membership_internal.h"
@@ -241,6 +242,20 @@ void membership_take_view(struct membership *m, struct membership_map *owned_map
 	membership_find_referred(m, m->map->view->leader);
 	membership_announce(m, m->known_timer.due ? NULL : old);
 	settle_removal(m, old);
+}
+
+void membership_take_changes(struct membership *m, epoch_t base,
+			     const struct membership_map *changes)
+{
+	struct membership_map *map;
+	epoch_t ours = m->map ? m->map->view->epoch : 0;
+
+	if (changes->view->epoch <= ours)
+		return;
+	if (ours == base && ours && !membership_changes_apply(&map, m->map, changes))
+		membership_take_view(m, map);
+	else if (!m->renewing && !m->left)
+		(void)env_arm(m->env, &m->renew_timer, 0);
 }
 
 /* The one place where the lease changes. */

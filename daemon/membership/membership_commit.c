@@ -4,7 +4,8 @@
  * Happy path: decisions are made on leader->next; one command at a time takes all
  * that were made since the last, as view N+1, together with the tokens that
  * they use up; when it is committed this node takes the view, every member that is
- * up is told, and those who waited are answered.
+ * up is told what it changes, and those who waited are answered.  The more members there
+ * are, the longer the next command waits for more to be decided: a view costs all of them.
  *
  * Failure modes: leadership is lost meanwhile -> everybody who waited is refused,
  * and next goes with the leader; what was proposed may still come to be, under the
@@ -22,6 +23,8 @@
 
 /* Clocks of nodes differ: what has expired by one may be good by another. */
 #define TOKEN_REMEMBERED (24 * 3600 * NSEC_PER_SEC)
+
+#define PAUSE (NSEC_PER_MSEC / 4) /* between two maps, for each member */
 
 /* One command. */
 struct membership_commit {
@@ -91,16 +94,35 @@ static void drop_changes(struct membership_change_list *changes)
 	}
 }
 
+/* Without memory the next is told as changes of an older one: few have that, and ask. */
+static void set_told(struct membership *m)
+{
+	struct membership_map *copy;
+
+	if (membership_map_copy(&copy, m->state->map))
+		return;
+	membership_map_free(m->leader->told);
+	m->leader->told = copy;
+}
+
 static void tell_members(struct membership *m)
 {
 	const struct membership_view *view = m->state->map->view;
 
+	_cleanup_(membership_map_freep) struct membership_map *changes = NULL;
+	struct membership_leader *l = m->leader;
+	epoch_t base;
+
 	/* Ourselves first: rpc must know whom it may talk to. */
 	membership_server_tell_self(m);
+	base = !membership_changes_new(&changes, l->told, m->state->map) ? l->told->view->epoch :
+									   0;
 	for (size_t i = 0; i < view->n_nodes; i++)
 		if (membership_state_is_up(view->nodes[i].state) &&
 		    view->nodes[i].id != m->config.self)
-			(void)membership_wire_tell(m, view->nodes[i].id, m->state->map);
+			(void)membership_wire_tell(m, view->nodes[i].id,
+						   base ? changes : m->state->map, base);
+	set_told(m);
 }
 
 static void forget(struct membership *m, struct membership_commit *c, int result)
@@ -126,6 +148,7 @@ static void on_committed(void *owner, int result)
 		return;
 	}
 	if (c->has_map) {
+		m->leader->committed_at = env_now(m->env);
 		membership_recover_done(m);
 		tell_members(m);
 	}
@@ -195,6 +218,16 @@ static void set_epoch(struct membership_view *view, epoch_t epoch)
 			view->nodes[i].since = epoch;
 }
 
+/* How long the next map still waits, for others to be decided. */
+static nsec_t pause_left(struct membership *m)
+{
+	const struct membership_leader *l = m->leader;
+	nsec_t until = l->committed_at + PAUSE * l->next->view->n_nodes;
+	nsec_t now = env_now(m->env);
+
+	return l->dirty && l->committed_at && until > now ? until - now : 0;
+}
+
 void membership_commit_flush(struct membership *m)
 {
 	struct membership_leader *l = m->leader;
@@ -205,6 +238,10 @@ void membership_commit_flush(struct membership *m)
 		return;
 	if (!something_to_write(l)) {
 		finish_changes(m, &l->waiting, 0);
+		return;
+	}
+	if (pause_left(m)) {
+		(void)env_arm(m->env, &l->flush, pause_left(m));
 		return;
 	}
 	c = calloc(1, sizeof(*c));

@@ -10,7 +10,8 @@
  * leader's renewals and leases, membership_move.c members that are added and removed by
  * command, membership_voters.c who should have a vote, membership_history.c how members
  * have fared,
- * membership_commit.c changes of the map, membership_admit.c tokens and joins;
+ * membership_commit.c changes of the map, membership_changes.c what of it is told,
+ * membership_admit.c tokens and joins;
  * membership_wire.c, _join.c and _state.c are those that see protobuf.
  */
 #include "consensus.h"
@@ -23,7 +24,7 @@
 
 enum {
 	MEMBERSHIP_MAX_LOADS = 64,  /* in one renewal's reply */
-	MEMBERSHIP_MAX_JOINS = 16,  /* being decided */
+	MEMBERSHIP_MAX_JOINS = 128, /* being decided */
 };
 
 /* 1 << 8 | n */
@@ -110,6 +111,9 @@ void membership_find_referred(struct membership *m, node_id leader);
 
 /* @owned_map is a newer view, or is dropped. */
 void membership_take_view(struct membership *m, struct membership_map *owned_map);
+/* @changes of view @base; of another than ours: for a whole one, the leader is asked. */
+void membership_take_changes(struct membership *m, epoch_t base,
+			     const struct membership_map *changes);
 /* Tell the owner of our map; @old: what it was told before, or NULL. */
 void membership_announce(struct membership *m, const struct membership_map *old);
 /* @renewed is NULL unless RPC_OK. */
@@ -152,6 +156,8 @@ struct membership_commit;
 struct membership_leader {
 	struct membership *m;
 	struct membership_map *next;	  /* the state's, with every change decided since */
+	struct membership_map *told;	  /* the last that was told to all, or the first found */
+	nsec_t committed_at;		  /* the last map */
 	bool dirty;			  /* next differs from what was last proposed */
 	bool authority;			  /* the founder's is to be proposed */
 	bool changing;			  /* a change of the servers is under way */
@@ -210,6 +216,18 @@ int membership_recover_load(struct membership *m);
 epoch_t membership_recover_step(const struct membership *m);
 void membership_recover_done(struct membership *m);
 
+/* membership_changes.c */
+enum {
+	_MEMBERSHIP_CHANGES_E_SUCCESS,
+	MEMBERSHIP_CHANGES_E_WHOLE, /* the view is to be told whole */
+};
+/* A map of what in @map is not as in @base, and is no whole one. */
+int membership_changes_new(struct membership_map **ret, const struct membership_map *base,
+			   const struct membership_map *map);
+/* @changes of @base, in a copy of it.  -EBADMSG: they are none of that. */
+int membership_changes_apply(struct membership_map **ret, const struct membership_map *base,
+			     const struct membership_map *changes);
+
 /* membership_commit.c */
 
 /* leader->next afresh, from what is committed, or the first map. */
@@ -232,7 +250,9 @@ int membership_wire_leave(struct membership *m);
 int membership_wire_want_pids(struct membership *m, uint32_t pids);
 int membership_wire_new_token(struct membership *m, nsec_t lifetime, membership_token_cb done,
 			      void *owner);
-int membership_wire_tell(struct membership *m, node_id node, const struct membership_map *map);
+/* A view, whole, or (@base not 0) what it changes of the one with that epoch. */
+int membership_wire_tell(struct membership *m, node_id node, const struct membership_map *map,
+			 epoch_t base);
 void membership_wire_renewed(struct rpc_call *call, const struct membership_renewed *renewed);
 void membership_wire_reply_empty(struct rpc_call *call);
 /* As in the store; malloc()ed. */

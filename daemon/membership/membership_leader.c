@@ -288,6 +288,8 @@ int membership_leader_new(struct membership *m)
 	l->watched_at = env_now(m->env);
 	r = membership_commit_begin(m);
 	if (!r)
+		r = membership_map_copy(&l->told, m->state->map);
+	if (!r)
 		r = expect_leases(m);
 	if (!r)
 		r = env_arm(m->env, &l->watch, 0);
@@ -311,6 +313,7 @@ struct membership_leader *membership_leader_free(struct membership *m)
 		free(lease);
 	}
 	membership_map_free(l->next);
+	membership_map_free(l->told);
 	free(l);
 	return NULL;
 }

@@ -44,6 +44,8 @@ int membership_map_copy(struct membership_map **ret, const struct membership_map
 	if (!map)
 		return err_origin(-ENOMEM);
 	*map = *from;
+	map->node_room = n;
+	map->block_room = from->n_blocks;
 	map->view = copy_bytes(from->view, view_size(n));
 	map->starts = copy_bytes(from->starts, n * sizeof(*map->starts));
 	map->blocks = copy_bytes(from->blocks, from->n_blocks * sizeof(*map->blocks));
@@ -98,24 +100,40 @@ uint64_t *membership_map_start(const struct membership_map *map, node_id id)
 	return n ? &map->starts[n - map->view->nodes] : NULL;
 }
 
+static int node_room(struct membership_map *map)
+{
+	size_t room = map->node_room ? 2 * map->node_room : 8;
+	struct membership_view *view;
+	uint64_t *starts;
+
+	if (map->view->n_nodes < map->node_room)
+		return 0;
+	view = realloc(map->view, view_size(room));
+	if (!view)
+		return err_origin(-ENOMEM);
+	map->view = view;
+	starts = realloc(map->starts, room * sizeof(*starts));
+	if (!starts)
+		return err_origin(-ENOMEM);
+	map->starts = starts;
+	map->node_room = room;
+	return 0;
+}
+
 int membership_map_add_member(struct membership_map *map, node_id id, const char *name,
 			      const char *address, struct membership_node **ret)
 {
 	size_t n = map->view->n_nodes;
 	struct membership_view *view;
-	uint64_t *starts;
+	int r;
 
 	if (n == MEMBERSHIP_MAX_MEMBERS)
 		return err_origin(-ENOSPC);
-	view = realloc(map->view, view_size(n + 1));
-	if (!view)
-		return err_origin(-ENOMEM);
-	map->view = view;
-	starts = realloc(map->starts, (n + 1) * sizeof(*starts));
-	if (!starts)
-		return err_origin(-ENOMEM);
-	map->starts = starts;
-	starts[n] = 0;
+	r = node_room(map);
+	if (r)
+		return r;
+	view = map->view;
+	map->starts[n] = 0;
 	view->nodes[n] = (struct membership_node){ .id = id, .state = MEMBER_JOINING };
 	strncpy(view->nodes[n].name, name, sizeof(view->nodes[n].name) - 1);
 	strncpy(view->nodes[n].address, address, sizeof(view->nodes[n].address) - 1);
@@ -189,17 +207,33 @@ static void remove_block(struct membership_map *map, size_t i)
 		(--map->n_blocks - i) * sizeof(*map->blocks));
 }
 
+static int block_room(struct membership_map *map)
+{
+	size_t room = map->block_room ? 2 * map->block_room : 8;
+	struct membership_block *blocks;
+
+	if (map->n_blocks < map->block_room)
+		return 0;
+	blocks = realloc(map->blocks, room * sizeof(*blocks));
+	if (!blocks)
+		return err_origin(-ENOMEM);
+	map->blocks = blocks;
+	map->block_room = room;
+	return 0;
+}
+
 int membership_map_add_block(struct membership_map *map, const struct membership_block *block)
 {
 	size_t i = block_behind(map, block->first);
 	struct membership_block *blocks;
+	int r;
 
 	if (map->n_blocks == MEMBERSHIP_MAX_BLOCKS)
 		return err_origin(-ENOSPC);
-	blocks = realloc(map->blocks, (map->n_blocks + 1) * sizeof(*blocks));
-	if (!blocks)
-		return err_origin(-ENOMEM);
-	map->blocks = blocks;
+	r = block_room(map);
+	if (r)
+		return r;
+	blocks = map->blocks;
 	memmove(&blocks[i + 1], &blocks[i], (map->n_blocks++ - i) * sizeof(*blocks));
 	blocks[i] = *block;
 	if (i + 1 < map->n_blocks && joins(&blocks[i], &blocks[i + 1])) {
@@ -326,6 +360,25 @@ static bool blocks_are_valid(const struct membership_map *map)
 	return true;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Views come to every node, and comparing all names with all others takes milliseconds. */
+static bool names_are_unique(const struct membership_view *v)
+{
+	const char *names[MEMBERSHIP_MAX_MEMBERS];
+
+	for (size_t i = 0; i < v->n_nodes; i++)
+		names[i] = v->nodes[i].name;
+	qsort(names, v->n_nodes, sizeof(names[0]), compare_names);
+	for (size_t i = 1; i < v->n_nodes; i++)
+		if (!strcmp(names[i - 1], names[i]))
+			return false;
+	return true;
+}
+
 bool membership_map_is_valid(const struct membership_map *map)
 {
 	const struct membership_view *v = map->view;
@@ -335,9 +388,8 @@ bool membership_map_is_valid(const struct membership_map *map)
 
 		if (n->id <= (i ? v->nodes[i - 1].id : NODE_NONE) ||
 		    n->state > MEMBER_REMOVED || !membership_name_is_valid(n->name) ||
-		    !membership_address_is_valid(n->address) ||
-		    membership_map_member_by_name(map, n->name) != n)
+		    !membership_address_is_valid(n->address))
 			return false;
 	}
-	return blocks_are_valid(map);
+	return names_are_unique(v) && blocks_are_valid(map);
 }

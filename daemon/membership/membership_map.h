@@ -26,6 +26,7 @@ struct membership_map {
 	uint64_t *starts; /* leader: of view->nodes[i], what its ssid drew at its start */
 	struct membership_block *blocks;
 	size_t n_blocks;
+	size_t node_room, block_room; /* for so many there is memory */
 	node_id next_id; /* leader */
 	nsec_t lease;	 /* leader: the longest that may still be held */
 };

@@ -147,7 +147,8 @@ static int add_member(struct membership_map *map, const Ssi__Membership__Member 
 	return 0;
 }
 
-static int from_message(const Ssi__Membership__View *v, struct membership_map **ret)
+/* Without a look at whether it can be. */
+static int parts_from_message(const Ssi__Membership__View *v, struct membership_map **ret)
 {
 	_cleanup_(membership_map_freep) struct membership_map *map = NULL;
 	int r;
@@ -170,7 +171,21 @@ static int from_message(const Ssi__Membership__View *v, struct membership_map **
 	}
 	if (r)
 		return err_fold(r);
-	if (!map->view->epoch || !membership_map_is_valid(map))
+	if (!map->view->epoch)
+		return err_origin(-EBADMSG);
+	*ret = TAKE(map);
+	return 0;
+}
+
+static int from_message(const Ssi__Membership__View *v, struct membership_map **ret)
+{
+	_cleanup_(membership_map_freep) struct membership_map *map = NULL;
+	int r;
+
+	r = parts_from_message(v, &map);
+	if (r)
+		return err_fold(r);
+	if (!membership_map_is_valid(map))
 		return err_origin(-EBADMSG);
 	*ret = TAKE(map);
 	return 0;
@@ -350,7 +365,8 @@ static void on_told(void *owner, const struct rpc_result *result)
 	(void)result;
 }
 
-int membership_wire_tell(struct membership *m, node_id node, const struct membership_map *map)
+int membership_wire_tell(struct membership *m, node_id node, const struct membership_map *map,
+			 epoch_t base)
 {
 	_cleanup_(view_message_fini) struct view_message v;
 	Ssi__Membership__TellRequest q = SSI__MEMBERSHIP__TELL_REQUEST__INIT;
@@ -359,7 +375,11 @@ int membership_wire_tell(struct membership *m, node_id node, const struct member
 	r = view_message_init(&v, map, false);
 	if (r)
 		return err_fold(r);
-	q.view = &v.view;
+	if (base)
+		q.changes = &v.view;
+	else
+		q.view = &v.view;
+	q.before = base;
 	return rpc_call(m->rpc, node, MEMBERSHIP_TELL, &q.base, RPC_NO_BULK, NSEC_PER_SEC,
 			on_told, m, NULL);
 }
@@ -470,14 +490,22 @@ RPC_HANDLER(on_new_token, struct membership, Ssi__Membership__NewTokenRequest)
 
 RPC_HANDLER(on_tell, struct membership, Ssi__Membership__TellRequest)
 {
-	struct membership_map *map = NULL;
+	_cleanup_(membership_map_freep) struct membership_map *map = NULL;
+	int r = -EBADMSG;
 
-	/* Whoever tells it: a view that is told was committed. */
-	if (!req->view || from_message(req->view, &map)) {
+	if (req->changes)
+		r = parts_from_message(req->changes, &map);
+	else if (req->view)
+		r = from_message(req->view, &map);
+	if (r) {
 		rpc_fail(call, RPC_USAGE, "not a view");
 		return;
 	}
-	membership_take_view(self, map);
+	/* Whoever tells it: a view that is told was committed. */
+	if (req->changes)
+		membership_take_changes(self, req->before, map);
+	else
+		membership_take_view(self, TAKE(map));
 	membership_wire_reply_empty(call);
 }
 

@@ -19,7 +19,7 @@
 enum {
 	UNPROVEN_MAX = 256,	/* accepted links that have not shown who they are */
 	UNPROVEN_HOST_MAX = 64, /* of them, from one address */
-	JOINS_MAX = 16,
+	JOINS_MAX = 128,
 	JOIN_REQUEST_MAX = 4096,
 	JOIN_REPLY_MAX = 65536,
 	NOISY_MAX = 64,	      /* addresses whose refusals we remember */
