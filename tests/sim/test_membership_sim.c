@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
+#include <time.h>
 
 enum {
 	N_MACHINES = 5,
@@ -630,6 +631,15 @@ static uint64_t run(uint64_t seed, bool verbose)
 	return trace;
 }
 
+static void print_speed(uint64_t seeds)
+{
+	double minutes = (double)clock() / CLOCKS_PER_SEC / 60;
+
+	printf("# a minute of processor time: %.0f seeds, %.0f simulated seconds\n",
+	       (double)seeds / minutes,
+	       (double)seeds * (CHAOS + CALM) / NSEC_PER_SEC / minutes);
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t seed, count = 200;
@@ -653,6 +663,7 @@ int main(int argc, char **argv)
 	for (uint64_t i = 0; i < count; i++)
 		(void)run(seed + i, verbose);
 	printf("ok 1 - %" PRIu64 " seeds, every invariant held after every step\n", count);
+	print_speed(count);
 	for (uint64_t i = 0; i < count && i < 5; i++)
 		if (run(seed + i, false) != run(seed + i, false)) {
 			printf("not ok 2 - seed %" PRIu64 " has two traces\n", seed + i);

@@ -183,6 +183,7 @@ bool world_step(struct world *w)
 		return true;
 	}
 	world_note(w, e->slot, "%s", e->what);
+	w->machines[e->slot].use.turns++;
 	w->acting = e->slot;
 	e->fire(w, e);
 	w->acting = 0;
@@ -593,6 +594,11 @@ const struct store *world_store(struct world *w, unsigned slot)
 const struct transport *world_transport(struct world *w, unsigned slot)
 {
 	return &machine(w, slot)->transport;
+}
+
+const struct world_use *world_use(const struct world *w, unsigned slot)
+{
+	return &machine(w, slot)->use;
 }
 
 void world_listen(struct world *w, unsigned slot, const struct transport_events *events,

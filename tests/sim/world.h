@@ -80,6 +80,14 @@ node_id world_id(const struct world *w, unsigned slot);
 /* "10.0.0.<slot>:7777", and 10.0.1.0 is 256 */
 const char *world_address(struct world *w, unsigned slot);
 
+/* What a machine has done since it was made. */
+struct world_use {
+	uint64_t sent, received;	     /* frames */
+	uint64_t sent_bytes, received_bytes; /* with their headers, without TLS */
+	uint64_t turns;			     /* times that it was woken */
+};
+const struct world_use *world_use(const struct world *w, unsigned slot);
+
 /* What happens to machines. */
 void world_boot(struct world *w, unsigned slot);
 /* @silent: no packet tells its peers (the power went). */

@@ -67,6 +67,7 @@ struct world_machine {
 	STAILQ_HEAD(, world_batch) batches;
 	nsec_t durable_at; /* of the last batch */
 	LIST_HEAD(, transport_link) links;
+	struct world_use use;
 };
 
 struct world {

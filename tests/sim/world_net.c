@@ -8,6 +8,8 @@
  */
 #include "world_internal.h"
 
+#include "transport_wire.h"
+
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
@@ -160,6 +162,8 @@ static void fire_deliver(struct world *w, struct world_event *e)
 	}
 	STAILQ_REMOVE_HEAD(&l->frames, in);
 	l->bytes -= f->len;
+	m->use.received++;
+	m->use.received_bytes += TRANSPORT_HEADER_SIZE + f->len;
 	world_note(w, m->slot, "from %u: kind %u method %#x id %llu epoch %llu, %zu bytes",
 		   l->peer_slot, f->frame.kind, f->frame.method, (unsigned long long)f->frame.id,
 		   (unsigned long long)f->frame.epoch, f->frame.message.iov_len);
@@ -304,6 +308,8 @@ static int op_send(void *impl, struct transport_link *l, const struct transport_
 	to->last_due = f->due;
 	STAILQ_INSERT_TAIL(&to->frames, f, in);
 	to->bytes += len;
+	m->use.sent++;
+	m->use.sent_bytes += TRANSPORT_HEADER_SIZE + len;
 	deliver_next(to);
 	return 0;
 }
