@@ -252,6 +252,11 @@ void rpc_fail(struct rpc_call *call, enum rpc_status status, const char *format,
 	end_call(call, &result);
 }
 
+bool rpc_call_is_ahead(const struct rpc_call *call)
+{
+	return false;
+}
+
 node_id rpc_call_peer(const struct rpc_call *call)
 {
 	return call->peer;
