@@ -417,6 +417,18 @@ Ssi__Control__Event *session_ask(struct session *s, const Ssi__Control__Request 
 	}
 }
 
+Ssi__Control__Event *session_once(const struct session_options *o, const Ssi__Control__Request *q,
+				  Ssi__Control__Event__BodyCase expected)
+{
+	struct session *s = session_open(o);
+	Ssi__Control__Event *event = session_call(s, q);
+
+	session_close(s);
+	if (event->body_case != expected)
+		session_exit(EXIT_FAILED, "ssid answered something else");
+	return event;
+}
+
 Ssi__Control__Event *session_call(struct session *s, const Ssi__Control__Request *q)
 {
 	Ssi__Control__Event *event = session_ask(s, q);

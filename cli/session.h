@@ -76,6 +76,9 @@ Ssi__Control__Event *session_ask(struct session *s, const Ssi__Control__Request 
 struct session *session_await(const struct session_options *o);
 /* As session_ask(); a lost ssid exits with EXIT_DOWN. */
 Ssi__Control__Event *session_call(struct session *s, const Ssi__Control__Request *q);
+/* The same on a connection of its own; another kind of answer than @expected exits. */
+Ssi__Control__Event *session_once(const struct session_options *o, const Ssi__Control__Request *q,
+				  Ssi__Control__Event__BodyCase expected);
 
 /* Tables, which are JSON with --json: {"version":1,"NAME":[...]}. */
 struct session_column {

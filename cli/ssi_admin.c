@@ -270,18 +270,6 @@ static int join(const struct session_options *o, const char *token)
 	}
 }
 
-static Ssi__Control__Event *call(const struct session_options *o, const Ssi__Control__Request *q,
-				 Ssi__Control__Event__BodyCase expected)
-{
-	struct session *s = session_open(o);
-	Ssi__Control__Event *event = session_call(s, q);
-
-	session_close(s);
-	if (event->body_case != expected)
-		session_exit(EXIT_FAILED, "ssid answered something else");
-	return event;
-}
-
 static int token(const struct session_options *o)
 {
 	Ssi__Control__TokenRequest body = SSI__CONTROL__TOKEN_REQUEST__INIT;
@@ -291,7 +279,7 @@ static int token(const struct session_options *o)
 	body.lifetime_s = arguments.lifetime_s;
 	q.body_case = SSI__CONTROL__REQUEST__BODY_TOKEN;
 	q.token = &body;
-	event = call(o, &q, SSI__CONTROL__EVENT__BODY_TOKEN);
+	event = session_once(o, &q, SSI__CONTROL__EVENT__BODY_TOKEN);
 	if (o->json)
 		printf("{\"version\":1,\"token\":\"%s\"}\n", event->token->token);
 	else
@@ -325,7 +313,7 @@ static Ssi__Control__Event *await_status(const struct session_options *o)
 			ssi__control__event__free_unpacked(event, NULL);
 		nanosleep(&pause, NULL);
 	}
-	return call(o, &q, SSI__CONTROL__EVENT__BODY_STATUS);
+	return session_once(o, &q, SSI__CONTROL__EVENT__BODY_STATUS);
 }
 
 static int status(const struct session_options *o)
@@ -441,7 +429,7 @@ static int arm_fault(const struct session_options *o, const char *name, const ch
 	body.name = (char *)name;
 	q.body_case = SSI__CONTROL__REQUEST__BODY_FAULT;
 	q.fault = &body;
-	ssi__control__event__free_unpacked(call(o, &q, SSI__CONTROL__EVENT__BODY_DONE), NULL);
+	ssi__control__event__free_unpacked(session_once(o, &q, SSI__CONTROL__EVENT__BODY_DONE), NULL);
 	return EXIT_OK;
 }
 

@@ -208,17 +208,11 @@ static Ssi__Control__Event *ask(const struct session_options *o)
 {
 	Ssi__Control__NodesRequest body = SSI__CONTROL__NODES_REQUEST__INIT;
 	Ssi__Control__Request q = SSI__CONTROL__REQUEST__INIT;
-	struct session *s = session_open(o);
-	Ssi__Control__Event *event;
 
 	q.body_case = SSI__CONTROL__REQUEST__BODY_NODES;
 	q.nodes = &body;
 	body.ask_around = !wait_for && !history;
-	event = session_call(s, &q);
-	session_close(s);
-	if (event->body_case != SSI__CONTROL__EVENT__BODY_NODES)
-		session_exit(EXIT_FAILED, "ssid answered something else");
-	return event;
+	return session_once(o, &q, SSI__CONTROL__EVENT__BODY_NODES);
 }
 
 int main(int argc, char **argv)
