@@ -56,10 +56,10 @@ static void connection_close(struct control_connection *c)
 	struct control *control = c->control;
 
 	control_stream_end(c);
+	hotplug_forget(control->n.hotplug, c);
 	if (control->n.process) { /* else this node is a witness */
 		process_wait_cancel(control->n.process, c);
 		migration_forget(control->n.migration, c);
-		hotplug_forget(control->n.hotplug, c);
 		checkpoint_forget(control->n.checkpoint, c);
 	}
 	env_unwatch(control->n.env, &c->watch);
@@ -172,6 +172,7 @@ static bool needs_no_programs(const Ssi__Control__Request *q)
 	       q->body_case == SSI__CONTROL__REQUEST__BODY_PROCESSES ||
 	       q->body_case == SSI__CONTROL__REQUEST__BODY_STATUS ||
 	       q->body_case == SSI__CONTROL__REQUEST__BODY_TOKEN ||
+	       q->body_case == SSI__CONTROL__REQUEST__BODY_CHANGE ||
 	       q->body_case == SSI__CONTROL__REQUEST__BODY_FAULT;
 }
 

@@ -29,7 +29,7 @@ struct hotplug_neighbours {
 	const struct env *env;
 	struct rpc *rpc;
 	struct membership *membership;
-	struct process_room *process;
+	struct process_room *process; /* NULL, as migration: nothing runs here */
 	struct migration_room *migration;
 	/* The cluster is shut down: end every process of this node and stop, soon. */
 	void (*on_halt)(void *owner);

@@ -119,8 +119,8 @@ static void add_tree(struct hotplug_drain *d, const struct process_info *info)
 static int find_trees(struct hotplug_drain *d)
 {
 	_cleanup_free_ struct process_info *infos = NULL;
-	size_t n;
-	int r = process_list(d->h->n.process, &infos, &n);
+	size_t n = 0;
+	int r = d->h->n.process ? process_list(d->h->n.process, &infos, &n) : 0;
 
 	if (r != 0)
 		return err_fold(r);

@@ -505,7 +505,7 @@ static node_id next_leader(const struct hotplug_lead *l)
 	for (size_t i = 0; i < view->n_nodes; i++) {
 		const struct membership_node *m = &view->nodes[i];
 
-		if (m->state != MEMBER_UP || is_named(l, m->id))
+		if (m->state != MEMBER_UP || m->witness || is_named(l, m->id))
 			continue;
 		if (m->voter)
 			return m->id;
@@ -531,7 +531,8 @@ static size_t list_targets(struct hotplug_lead *l, const struct membership_view 
 	size_t n = 0;
 
 	for (size_t i = 0; i < view->n_nodes; i++)
-		if (view->nodes[i].state == MEMBER_UP && !is_named(l, view->nodes[i].id))
+		if (view->nodes[i].state == MEMBER_UP && !view->nodes[i].witness &&
+		    !is_named(l, view->nodes[i].id))
 			l->targets[n++] = view->nodes[i].id;
 	return n;
 }

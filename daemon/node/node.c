@@ -99,7 +99,10 @@ static void on_view(void *owner, const struct membership_view *view)
 	log_info("view %llu: %zu nodes", (unsigned long long)view->epoch, view->n_nodes);
 	if (view->leader == n->identity.self)
 		take_first_token(n);
-	if (!n->control || n->identity.witness)
+	if (!n->control)
+		return;
+	hotplug_on_view(n->hotplug);
+	if (n->identity.witness)
 		return;
 	events_on_view(n->events, view);
 	for (size_t i = 0; i < view->n_nodes; i++)
@@ -107,7 +110,6 @@ static void on_view(void *owner, const struct membership_view *view)
 			stream_on_node_lost(n->stream, view->nodes[i].id);
 	process_on_view(n->process);
 	migration_on_view(n->migration);
-	hotplug_on_view(n->hotplug);
 	fence_command_on_view(n->fence_command, view);
 }
 
@@ -216,7 +218,8 @@ static void on_halt(void *owner)
 
 	log_notice("the cluster is shut down");
 	(void)sd_notify(0, "STOPPING=1\nSTATUS=the cluster is shut down");
-	(void)space_kill(n->space);
+	if (n->space)
+		(void)space_kill(n->space);
 	exit(0);
 }
 
@@ -338,6 +341,7 @@ static int build_hotplug(struct node *n)
 {
 	struct hotplug_neighbours hn = {
 		.env = n->env, .rpc = n->rpc, .membership = n->membership,
+		/* A witness has neither. */
 		.process = n->process, .migration = n->migration, .on_halt = on_halt, .owner = n,
 	};
 
@@ -370,8 +374,6 @@ static int build_moves(struct node *n)
 	r = checkpoint_room_new(&n->checkpoint, &cn, &cc);
 	if (r == 0)
 		r = migration_room_new(&n->migration, &mn);
-	if (r == 0)
-		r = build_hotplug(n);
 	return err_fold(r);
 }
 
@@ -440,6 +442,8 @@ int node_new(struct node **ret, struct env_event *event, const struct config *co
 		r = build_membership(n);
 	if (r == 0 && !n->identity.witness)
 		r = build_programs(n);
+	if (r == 0)
+		r = build_hotplug(n);
 	if (r == 0)
 		r = build_control(n);
 	if (r != 0) {

@@ -58,6 +58,19 @@ class Witness(lab.Tests):
         self.assertEqual(self.do("n2", "ssi-run", "hostname"), "n2\n")
         self.assertEqual(program.result().status, 0)
 
+        # It goes, comes back and ends with the cluster by command, as any member.
+        self.lab.command("start", "n1")
+        self.boot("n1")
+        until(lambda: all(n["role"] for n in self.nodes("n2").values()), 30,
+              lambda: str(self.nodes("n2")))
+        self.do("n3", "ssi_remove_nodes", "n3")
+        self.assertEqual(self.nodes("n2")["n3"]["state"], "removed")
+        self.do("n2", "ssi_add_nodes", "n3")
+        self.assertEqual(self.do("n2", "ssi-admin", "cluster", "shutdown"),
+                         "the cluster is shut down: 0 ended\n")
+        for node in self.lab.nodes:
+            until(lambda node=node: self.lab.run(node, "pgrep", "-x", "ssid", user="root").status)
+
     def tearDown(self):
         for running in self.lab.running:
             running.stop()
