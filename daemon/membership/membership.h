@@ -185,7 +185,8 @@ int membership_give_up(struct membership *m);
  * it is UP again.  MEMBERSHIP_E_STATE. */
 int membership_given_up(struct membership *m, node_id node, uint64_t incarnation);
 bool membership_leads(const struct membership *m);
-/* Leader: let @node lead.  done once: 0, or -EAGAIN and this node leads on. */
+/* Leader: let @node lead, NODE_NONE: a voter that may.  done once: 0, or -EAGAIN and this node
+ * leads on. */
 int membership_hand_over(struct membership *m, node_id node, membership_moved_cb done,
 			 void *owner);
 

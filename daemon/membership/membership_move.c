@@ -170,15 +170,15 @@ int membership_hand_over(struct membership *m, node_id node, membership_moved_cb
 	if (!h)
 		return err_origin(-ENOMEM);
 	*h = (struct hand_over){ m, node, done, owner };
-	if (!m->leader || !n)
+	if (!m->leader || (!n && node != NODE_NONE))
 		return MEMBERSHIP_E_NOT_LEADER;
-	if (n->voter)
+	if (!n || n->voter)
 		r = consensus_transfer(m->consensus, node, on_handed, h);
 	else
 		r = consensus_set_role(m->consensus, node, n->address, CONSENSUS_VOTER, on_vote, h);
 	if (r)
 		return r < 0 ? r : MEMBERSHIP_E_NOT_LEADER;
-	m->leader->changing = m->leader->changing || !n->voter;
+	m->leader->changing = m->leader->changing || (n && !n->voter);
 	TAKE(h);
 	return 0;
 }

@@ -52,7 +52,7 @@ static void on_terminate(void *owner)
 {
 	log_notice("stopping, applications go on");
 	(void)sd_notify(0, "STOPPING=1");
-	env_event_stop(owner);
+	node_stop(owner);
 }
 
 /* Our PID as the host sees it, for people and tests. */
@@ -77,8 +77,8 @@ static int run(const struct config *config, const struct founding_identity *iden
 	(void)signal(SIGPIPE, SIG_IGN);
 	write_pid_file(config->runtime_dir);
 	if (env_event_new(&event) < 0 || node_new(&node, event, config, identity) < 0 ||
-	    env_event_on_signal(event, SIGTERM, on_terminate, event) < 0 ||
-	    env_event_on_signal(event, SIGINT, on_terminate, event) < 0)
+	    env_event_on_signal(event, SIGTERM, on_terminate, node) < 0 ||
+	    env_event_on_signal(event, SIGINT, on_terminate, node) < 0)
 		return EXIT_FAILURE;
 	return env_event_run(event) < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }

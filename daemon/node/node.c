@@ -61,6 +61,7 @@ struct node {
 	int private_dir_fd;
 	bool ready;
 	bool first_token_asked; /* to be taken over */
+	bool stopping;
 };
 
 /* Membership. */
@@ -452,4 +453,21 @@ int node_new(struct node **ret, struct env_event *event, const struct config *co
 	}
 	*ret = n;
 	return 0;
+}
+
+static void on_handed(void *owner, int result)
+{
+	struct node *n = owner;
+
+	(void)result; /* nobody else may, or could in time: an election follows */
+	env_event_stop(n->event);
+}
+
+void node_stop(struct node *n)
+{
+	if (n->stopping)
+		return;
+	n->stopping = true;
+	if (membership_hand_over(n->membership, NODE_NONE, on_handed, n) != 0)
+		on_handed(n, 0);
 }

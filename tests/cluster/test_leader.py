@@ -49,6 +49,18 @@ class Leader(lab.Tests):
         result = program.result()
         self.assertEqual((result.status, result.out.count(b"got")), (3, 2))
 
+    def test_a_leader_that_is_stopped_lets_another_lead_first(self):
+        self.wait_for_voters("n1")
+        leader = self.leader("n1")
+        other = next(n for n in self.lab.nodes if n != leader)
+        self.lab.run(leader, "sh", "-c", "kill $(cat /run/ssi/ssid.pid)", user="root", check=True)
+        until(lambda: "ssid has stopped" in self.lab.logs(leader, fresh=True), 10)
+        said = self.lab.logs(leader, fresh=True)
+        self.assertIn("leads the cluster no more", said)
+        until(lambda: self.leader(other) not in (leader, None), 5)
+        self.lab.command("start", leader)
+        self.lab.settle()
+
     def test_without_a_majority_nothing_is_decided_and_programs_stand_still(self):
         self.wait_for_voters("n1")
         program = self.start("n1", "ssi-run", "sh", "-c",
