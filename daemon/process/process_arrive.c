@@ -85,7 +85,7 @@ static bool is_free(struct process_room *p, pid_t pid)
 	       proc_stat_read(space_proc_fd(p->space), pid, &s) < 0;
 }
 
-static void set_moving(struct process_room *p, pid_t pid, bool moving)
+static void stays_away(struct process_room *p, pid_t pid)
 {
 	const struct process_entry *found = process_table_find(p->table, pid);
 	struct process_entry e;
@@ -93,10 +93,20 @@ static void set_moving(struct process_room *p, pid_t pid, bool moving)
 	if (!found)
 		return;
 	e = *found;
-	e.record.moving = moving;
+	e.record.moving = false;
 	(void)room_put(p, &e); /* replaces: cannot be full */
-	if (!moving)
-		place_settled(p, pid);
+	place_settled(p, pid);
+}
+
+/* As one of this tree, in which it may not have left: a successor finds it by the root. */
+static void give_way(struct process_arrival *a, size_t i)
+{
+	struct process_room *p = a->room;
+	struct process_entry e = *process_table_find(p->table, a->of[i].member.pid);
+
+	e.record.root = a->of[0].member.pid;
+	e.record.moving = true;
+	(void)room_put(p, &e); /* replaces: cannot be full */
 }
 
 /* Milliseconds, of which ssi-init and the parents' shadows need microseconds.  At the
@@ -129,7 +139,7 @@ static void fold(struct process_arrival *a, size_t i)
 	pid_t pid = a->of[i].member.pid;
 
 	shadow_fold(p, pid, on_left, a);
-	set_moving(p, pid, true);
+	give_way(a, i);
 	trace_release(p, pid);
 	if (i == 0 && a->in_place) {
 		shadow_wake(p, pid);
@@ -288,7 +298,7 @@ static void stands_away(struct process_arrival *a, size_t i)
 	}
 	if (i == 0 && a->in_place && room_is_shadow(p, m->pid) &&
 	    shadow_stands(p, m->pid)) {
-		set_moving(p, m->pid, false);
+		stays_away(p, m->pid);
 		trace_seize(p, m->pid);
 		return;
 	}
@@ -300,7 +310,7 @@ static void stands_away(struct process_arrival *a, size_t i)
 	if (r != 0)
 		log_warning("process %d has no shadow here any more PID=%d", m->pid,
 			    m->pid);
-	set_moving(p, m->pid, false);
+	stays_away(p, m->pid);
 }
 
 /* What a shadow had sent may have come to the place, and wait there: it goes with its number,
@@ -394,7 +404,7 @@ void process_arrive_left(struct process_room *p, pid_t root,
 		/* It may not have come to give way. */
 		if (!room_is_shadow(p, pid) || !shadow_stands(p, pid))
 			hold_pid(p, &m);
-		set_moving(p, pid, false);
+		stays_away(p, pid);
 	}
 }
 
