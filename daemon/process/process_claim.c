@@ -314,6 +314,7 @@ static bool may_go_on(struct process_room *p, node_id peer, struct wire_claim *w
 {
 	const struct process_entry *e = process_table_find(p->table, w->pid);
 	const struct process_record *d = e ? &e->record : NULL;
+	bool is_ours = membership_home(p->membership, w->pid) == room_self(p);
 	struct proc_stat s;
 
 	w->place = NODE_NONE;
@@ -321,12 +322,12 @@ static bool may_go_on(struct process_room *p, node_id peer, struct wire_claim *w
 	if (signal_held_for(p, w->pid) == peer)
 		return true;
 	if ((d && (d->state == PROCESS_HERE || d->state == PROCESS_GUEST) && !d->moving) ||
-	    (!d && room_real(p, w->pid, &s) == 0)) {
+	    (!d && is_ours && room_real(p, w->pid, &s) == 0)) {
 		w->place = room_self(p);
 		w->generation = d ? d->generation : 0;
 		return false;
 	}
-	if (membership_home(p->membership, w->pid) != room_self(p))
+	if (!is_ours) /* what has no record here is a copy that is not ready */
 		return true;
 	/* Nothing is known of it: it was given up long ago, when @peer was lost, or we
 	 * are the one who lost everything, and were not told since. */
