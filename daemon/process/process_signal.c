@@ -448,13 +448,22 @@ static bool is_busy(struct process_room *p, pid_t root)
 	return false;
 }
 
+/* Its record is that of its shadow already, and those of its children perhaps not: what a
+ * predecessor was killed in. */
+static bool is_half_gone(struct process_room *p, const struct process_record *d)
+{
+	struct proc_stat s;
+
+	return d->moving && room_real(p, d->pid, &s) == 0;
+}
+
 int process_hold(struct process_room *p, pid_t root)
 {
 	struct process_record d;
 	struct hold *h;
 
 	if (process_record(p, root, &d) != 0 || d.state == PROCESS_ENDED ||
-	    d.state == PROCESS_AWAY)
+	    (d.state == PROCESS_AWAY && !is_half_gone(p, &d)))
 		return PROCESS_E_ABSENT;
 	if (is_busy(p, root))
 		return PROCESS_E_BUSY;
