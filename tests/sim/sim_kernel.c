@@ -75,7 +75,9 @@ void sim_soul_leaves(struct sim_process *p, enum sim_end end)
 		return;
 	if (end == SIM_GIVEN_UP && soul->may_die)
 		end = SIM_SIGNALLED;
-	world_check(sim_kernel->w, end != SIM_GIVEN_UP || soul->was_lost || soul->went_back,
+	world_check(sim_kernel->w,
+		    end != SIM_GIVEN_UP || soul->was_lost || soul->went_back ||
+			    sim_kernel->was_untold(sim_kernel->owner, soul),
 		    "the last copy of process %d is killed on machine %u", soul->pid,
 		    p->machine->slot);
 	soul->end = end;

@@ -764,6 +764,24 @@ static bool is_untold(struct sim *s, struct sim_soul *soul)
 	       record.state == PROCESS_AWAY && record.place != last->id;
 }
 
+/*
+ * Its home ended it by where it had been before, which is lost, when nobody could have told that it
+ * had moved on; that is known by then, and so it is killed where it is.
+ */
+static bool was_untold(void *owner, const struct sim_soul *soul)
+{
+	struct sim *s = owner;
+	const struct machine *home = &s->machines[soul->home], *place;
+	struct process_record record;
+
+	if (!home->process || process_record(home->process, soul->pid, &record) != 0 ||
+	    record.state != PROCESS_ENDED || record.place == home->id)
+		return false;
+	place = machine_of(s, record.place);
+	return place && (s->kernel.machines[place->slot].n_cuts ||
+			 s->kernel.machines[place->slot].n_outs);
+}
+
 static void check_dead(struct sim *s, struct sim_soul *soul)
 {
 	struct sim_soul *same;
@@ -846,6 +864,8 @@ static uint64_t run(uint64_t seed, bool verbose, int root_fd)
 	s->w = world_new(seed, N_MACHINES, &rooms, s);
 	sim_kernel_init(&s->kernel, s->w);
 	s->kernel.root_fd = root_fd;
+	s->kernel.was_untold = was_untold;
+	s->kernel.owner = s;
 	world_set_verbose(s->w, verbose);
 	for (unsigned i = 1; i <= N_MACHINES; i++) {
 		s->machines[i] = (struct machine){ .sim = s, .slot = i, .id = i == 1 };
