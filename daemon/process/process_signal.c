@@ -269,6 +269,7 @@ static void on_work(struct env_work *w)
 }
 
 static void next_delivery(struct process_room *p);
+static int stale(struct process_room *p, struct rpc_call *call, const struct wire_signal *s);
 
 static void on_delivered(struct env_work *w)
 {
@@ -289,6 +290,12 @@ static void next_delivery(struct process_room *p)
 
 	if (!d)
 		return;
+	/* Sent again while it waited for its turn, it has been delivered. */
+	if (stale(p, d->call, &d->signal)) {
+		TAILQ_REMOVE(&p->deliveries, d, entry);
+		free(d);
+		return next_delivery(p);
+	}
 	d->work = (struct env_work){.work = on_work, .done = on_delivered};
 	if (env_work(p->env, &d->work) == 0)
 		return;
