@@ -314,12 +314,16 @@ static bool may_go_on(struct process_room *p, node_id peer, struct wire_claim *w
 {
 	const struct process_entry *e = process_table_find(p->table, w->pid);
 	const struct process_record *d = e ? &e->record : NULL;
+	node_id to = signal_held_for(p, w->pid);
 	bool is_ours = membership_home(p->membership, w->pid) == room_self(p);
 	struct proc_stat s;
 
 	w->place = NODE_NONE;
 	/* It leaves us for there, and the commit rule decides: by what @peer will answer. */
-	if (signal_held_for(p, w->pid) == peer)
+	if (to == peer)
+		return true;
+	/* Or has left, and moved on from where it went, which we have not heard yet. */
+	if (to != NODE_NONE && d && w->generation > d->generation + 1)
 		return true;
 	if ((d && (d->state == PROCESS_HERE || d->state == PROCESS_GUEST) && !d->moving) ||
 	    (!d && is_ours && room_real(p, w->pid, &s) == 0)) {
