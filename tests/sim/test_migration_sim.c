@@ -113,6 +113,15 @@ static struct machine *machine_of(struct sim *s, node_id id)
 
 /* Rooms. */
 
+static void lose(struct sim_machine *k)
+{
+	struct sim_process *p;
+
+	LIST_FOREACH(p, &k->processes, in)
+		if (p->soul)
+			p->soul->was_lost = true;
+}
+
 static void note_newest(struct sim *s, const struct membership_view *v)
 {
 	s->newest = v->epoch;
@@ -125,6 +134,8 @@ static void note_newest(struct sim *s, const struct membership_view *v)
 			continue;
 		k->out = v->nodes[i].state != MEMBER_UP;
 		k->n_outs += k->out && !was;
+		if (k->out)
+			lose(k);
 	}
 }
 
@@ -297,12 +308,10 @@ static void check_who_is_out(struct sim *s)
 
 		if (!s->kernel.machines[i].out)
 			continue;
-		LIST_FOREACH(p, &s->kernel.machines[i].processes, in) {
+		LIST_FOREACH(p, &s->kernel.machines[i].processes, in)
 			world_check(s->w, !p->live,
 				    "process %d runs on machine %u, which is out", p->pid, i);
-			if (p->soul)
-				p->soul->was_lost = true;
-		}
+		lose(&s->kernel.machines[i]);
 	}
 }
 
