@@ -359,6 +359,7 @@ static void depart_left(struct process_room *p, pid_t root,
 	const struct process_entry *e = process_table_find(p->table, root);
 	_cleanup_free_ struct process_member *back = calloc(n, sizeof(*back));
 	struct process_departure *d;
+	size_t n_back = 0;
 
 	if (!back || !e || e->record.state != PROCESS_AWAY || n == 0)
 		return;
@@ -366,11 +367,16 @@ static void depart_left(struct process_room *p, pid_t root,
 		const struct process_entry *of =
 			process_table_find(p->table, members[i].pid);
 
-		back[i] = members[i];
-		back[i].app = of ? of->record.app : e->record.app;
-		back[i].generation = of ? of->record.generation : e->record.generation;
+		/* Below the root, and of another tree: a shadow that was not to give way. */
+		if (of && !of->record.moving)
+			continue;
+		back[n_back] = members[i];
+		back[n_back].app = of ? of->record.app : e->record.app;
+		back[n_back++].generation = of ? of->record.generation :
+						 e->record.generation;
 	}
-	if (process_depart_begin(p, back, n, group, e->record.place, &d) != 0)
+	if (n_back == 0 ||
+	    process_depart_begin(p, back, n_back, group, e->record.place, &d) != 0)
 		return;
 	(void)process_depart_work(d);
 	process_depart_end(d);
