@@ -211,7 +211,9 @@ static void claims_from(struct wire_answer *a, const Ssi__Process__ClaimReply *m
 	a->claims = *ret = calloc(n + 1, sizeof(**ret));
 	for (size_t i = 0; *ret && i < n; i++)
 		(*ret)[a->n_claims++] = (struct wire_claim){
-			m->pids[i], m->generations[i], m->places[i]};
+			.pid = m->pids[i],
+			.generation = m->generations[i],
+			.place = m->places[i]};
 }
 
 static void answer_from(struct wire_answer *a, const ProtobufCMessage *reply,

@@ -167,16 +167,22 @@ static void on_claim_reply(const ProtobufCMessage *reply)
 		refused[i] = c->pids[i];
 }
 
-static void ask_for(pid_t pid, uint32_t generation)
+static void ask_as_known(pid_t pid, uint32_t generation, uint64_t home)
 {
 	Ssi__Process__ClaimRequest q = SSI__PROCESS__CLAIM_REQUEST__INIT;
 
 	q.pids = &pid;
 	q.generations = &generation;
-	q.n_pids = q.n_generations = 1;
+	q.homes = &home;
+	q.n_pids = q.n_generations = q.n_homes = 1;
 	on_reply = on_claim_reply;
 	assert_int_equal(from_there(PROCESS_CLAIM, &q.base), RPC_OK);
 	on_reply = NULL;
+}
+
+static void ask_for(pid_t pid, uint32_t generation)
+{
+	ask_as_known(pid, generation, *room->since);
 }
 
 static void they_are_at(pid_t pid, node_id place, uint32_t generation,
@@ -220,6 +226,41 @@ static void a_home_that_was_there_all_the_time_and_knows_nothing_had_given_it_up
 	assert_int_equal(n_refused, 1);
 }
 
+static void a_home_that_has_begun_anew_gives_nothing_up(void **state)
+{
+	ask_as_known(2000011, 3, *room->since - 1);
+	assert_int_equal(n_refused, 0);
+}
+
+static void a_move_that_the_home_was_not_told_of_is_not_given_up(void **state)
+{
+	they_are_at(2000010, 3, 4, PROCESS_AWAY);
+	ask_for(2000010, 5);
+	assert_int_equal(n_refused, 0);
+	process_table_remove(room->table, 2000010);
+}
+
+static void the_source_leaves_it_to_the_target_until_it_has_heard(void **state)
+{
+	assert_int_equal(process_hold(room, r.pid), 0);
+	process_hold_for(room, r.pid, THERE);
+	ask_for(r.pid, 1);
+	assert_int_equal(n_refused, 0);
+	process_hold_for(room, r.pid, 3);
+	ask_for(r.pid, 1);
+	assert_int_equal(n_refused, 1);
+	process_unhold(room, r.pid);
+}
+
+static void who_knows_an_older_view_does_not_say(void **state)
+{
+	Ssi__Process__ClaimRequest q = SSI__PROCESS__CLAIM_REQUEST__INIT;
+
+	there_ahead = true;
+	assert_int_equal(from_there(PROCESS_CLAIM, &q.base), RPC_DOWN);
+	there_ahead = false;
+}
+
 static void what_is_no_concern_of_this_node_goes_on(void **state)
 {
 	ask_for(3000011, 3);
@@ -240,6 +281,10 @@ static int tests(void)
 		TEST(what_lives_here_may_not_live_there),
 		TEST(a_home_lets_those_go_on_whose_place_it_is),
 		TEST(a_home_that_was_there_all_the_time_and_knows_nothing_had_given_it_up),
+		TEST(a_home_that_has_begun_anew_gives_nothing_up),
+		TEST(a_move_that_the_home_was_not_told_of_is_not_given_up),
+		TEST(the_source_leaves_it_to_the_target_until_it_has_heard),
+		TEST(who_knows_an_older_view_does_not_say),
 		TEST(what_is_no_concern_of_this_node_goes_on),
 	};
 
