@@ -228,7 +228,7 @@ static nsec_t env_op_realtime(void *impl)
 {
 	struct world_machine *m = impl;
 
-	return 1700000000ull * NSEC_PER_SEC + m->w->now;
+	return 1700000000ull * NSEC_PER_SEC + m->w->now + (nsec_t)m->wall_ahead;
 }
 
 static void env_op_random(void *impl, void *ret, size_t len)
@@ -564,6 +564,12 @@ void world_disk_full(struct world *w, unsigned slot, bool full)
 void world_set_drift(struct world *w, unsigned slot, int ppm)
 {
 	machine(w, slot)->drift_ppm = ppm;
+}
+
+void world_set_wall_clock(struct world *w, unsigned slot, int64_t ahead)
+{
+	world_note(w, slot, "wall clock %+" PRId64 " s", ahead / (int64_t)NSEC_PER_SEC);
+	machine(w, slot)->wall_ahead = ahead;
 }
 
 const struct env *world_env(struct world *w, unsigned slot)

@@ -9,6 +9,14 @@
  * up).  One event a step; after each the owner checks what must always hold.
  * The same seed gives the same trace.
  *
+ * What is not here, since no room can meet it.  A link neither duplicates nor reorders nor
+ * damages: it is one TCP connection under TLS, which ends instead.  A request comes twice, or
+ * late, by a new link after a broken one, and what is under way when a link breaks may have
+ * arrived or not: both happen.  A batch is never torn: LMDB writes the one page that makes a
+ * transaction true last, so a crash leaves all of it or nothing; what is lost is the last
+ * batches, from any of them on.  A full disk fails a batch as a whole.  Raw files (the
+ * journal of migration, state memfds) have their own tests.
+ *
  * A violated invariant prints the seed and the last events, and aborts.
  */
 #include "env.h"
@@ -105,3 +113,5 @@ void world_break(struct world *w, unsigned a, unsigned b);
 void world_disk_full(struct world *w, unsigned slot, bool full);
 /* Parts per million that its clock goes too fast. */
 void world_set_drift(struct world *w, unsigned slot, int ppm);
+/* Its CLOCK_REALTIME steps: to @ahead of the world's, or behind it. */
+void world_set_wall_clock(struct world *w, unsigned slot, int64_t ahead);

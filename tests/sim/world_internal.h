@@ -55,6 +55,7 @@ struct world_machine {
 	char address[32];
 	bool running, muted, paused, disk_full;
 	int drift_ppm;
+	int64_t wall_ahead;
 	nsec_t clock_base;
 	unsigned boot;
 	struct env env;
