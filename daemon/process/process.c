@@ -127,7 +127,7 @@ bool process_may_start(struct process_room *p)
 static bool forgettable(const struct process_room *p, const struct process_entry *e,
 			bool full)
 {
-	nsec_t age = env_realtime(p->env) - e->ended_at;
+	nsec_t age = env_now(p->env) - e->ended_at;
 
 	if (e->record.state != PROCESS_ENDED)
 		return false;
@@ -185,7 +185,7 @@ void room_ended(struct process_room *p, pid_t pid, int code, int status)
 	e.record.state = PROCESS_ENDED;
 	e.record.code = code;
 	e.record.status = status;
-	e.ended_at = env_realtime(p->env);
+	e.ended_at = env_now(p->env);
 	e.told = wait_settle(p, &e.record) || e.record.pid != e.record.app;
 	(void)room_put(p, &e); /* replaces: cannot be full */
 	tell_ended(p, &e.record);

@@ -107,7 +107,7 @@ void change_tell(struct process_room *p, const struct process_record *d,
 		e.record.state = PROCESS_ENDED;
 		e.record.code = code;
 		e.record.status = status;
-		e.ended_at = env_realtime(p->env);
+		e.ended_at = env_now(p->env);
 		(void)room_put(p, &e); /* replaces: cannot be full */
 		(void)wait_settle(p, &e.record);
 		say_no_more(p, d->pid);

@@ -23,7 +23,7 @@ struct process_entry {
 	/* The last signal of its shadow that was handed on (at home) or delivered (at
 	 * its place). */
 	uint64_t sequence;
-	nsec_t ended_at; /* CLOCK_REALTIME */
+	nsec_t ended_at; /* CLOCK_BOOTTIME, which does not step */
 	/* AWAY: of its place, when it was known to be there; GUEST: of its home, when that
 	 * had taken so */
 	uint64_t place_incarnation;

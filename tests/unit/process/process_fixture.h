@@ -21,6 +21,7 @@ extern const struct env *const process_env;
 extern pid_t there_first; /* PIDs from here on have their home on node 2 */
 extern bool there_up, trace_shadows;
 extern bool there_ahead; /* its calls are of a view that is not known here yet */
+extern int64_t wall_ahead; /* the wall clock's step */
 
 /* A message to node 2; the status it answers with. */
 extern enum rpc_status (*remote)(uint16_t method, const ProtobufCMessage *request);

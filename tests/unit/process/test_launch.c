@@ -266,6 +266,22 @@ static void successor_tells_what_ended_without_it(void **state)
 	expect_end(&e, CLD_EXITED, 7);
 }
 
+static void end_is_known_though_the_wall_clock_steps(void **state)
+{
+	struct process_record d;
+
+	run_script(&r, "exit 7");
+	wait_until(process_record(room, r.pid, &d) == 0 && d.state == PROCESS_ENDED);
+	for (int step = -1; step <= 1; step++) {
+		wall_ahead = step * 3600 * (int64_t)NSEC_PER_SEC;
+		assert_int_equal(env_arm(process_env, &room->sweep, 0), 0);
+		turn_for(50 * NSEC_PER_MSEC);
+	}
+	wall_ahead = 0;
+	wait_for(&e, r.pid);
+	expect_end(&e, CLD_EXITED, 7);
+}
+
 static node_id where_place;
 static enum rpc_status where_status;
 
@@ -321,6 +337,8 @@ static int tests(void)
 		cmocka_unit_test_setup_teardown(signals_wait_while_it_is_held, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(successor_tells_what_ended_without_it,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(end_is_known_though_the_wall_clock_steps,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(where_asks_the_home, setup, teardown),
 	};
