@@ -30,6 +30,7 @@ struct migration_entry {
 	/* Of the copy; source from DECIDING on, target when COMMITTED. */
 	uint32_t generation;
 	pid_t app;
+	uint64_t incarnation; /* source, from DECIDING on: of the target */
 };
 
 struct migration_journal;

@@ -37,6 +37,7 @@ void migration_source_resume(struct migration_room *m, const struct migration_en
 	s->asked = s->resumed = true;
 	s->may_be_ready = e->step == MIGRATION_STEP_DECIDING;
 	s->generation = e->generation;
+	s->target_incarnation = e->incarnation;
 	s->deadline = env_now(m->n.env) + 60 * NSEC_PER_SEC;
 	s->frozen_at = env_now(m->n.env);
 	(void)process_hold(m->n.process, s->root); /* perhaps held since we began */

@@ -152,7 +152,7 @@ static void next_depart(struct migration_source *s)
 	if (s->pipes)
 		tree_pipes_commit(s->pipes, s->target);
 	r = process_depart_begin(s->room->n.process, s->members, s->n_members, s->group,
-				 s->target, &s->departure);
+				 s->target, s->target_incarnation, &s->departure);
 	if (r == 0) {
 		process_depart_pending(s->departure, TAKE(s->pending));
 		s->work =

@@ -131,6 +131,8 @@ static void on_restored(void *owner, const struct rpc_result *result)
 
 static void next_restore(struct migration_source *s)
 {
+	const struct membership_node *target =
+		membership_node(s->room->n.membership, s->target);
 	Ssi__Migration__RestoreRequest q = SSI__MIGRATION__RESTORE_REQUEST__INIT;
 	_cleanup_free_ Ssi__Process__Member **members = NULL;
 	_cleanup_free_ Ssi__Migration__Pipe **pipes = NULL;
@@ -153,6 +155,7 @@ static void next_restore(struct migration_source *s)
 	q.pipes = pipes;
 	q.n_pipes = tree_pipes_count(s->pipes);
 	s->may_be_ready = r == 0;
+	s->target_incarnation = target ? target->incarnation : 0;
 	source_journal(s, MIGRATION_STEP_DECIDING);
 	if (r == 0)
 		r = err_fold(rpc_call(s->room->n.rpc, s->target, MIGRATION_RESTORE,

@@ -87,7 +87,8 @@ void source_journal(struct migration_source *s, enum migration_step step)
 				    .step = step,
 				    .root = s->root,
 				    .peer = s->target,
-				    .generation = s->generation};
+				    .generation = s->generation,
+				    .incarnation = s->target_incarnation};
 
 	(void)migration_journal_set(s->room->journal, &e);
 	if (s->held)

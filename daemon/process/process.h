@@ -202,9 +202,10 @@ struct process_pending;
 int process_pending_read(int proc_fd, const struct process_member *members,
 			 size_t n_members, struct process_pending **ret);
 struct process_pending *process_pending_free(struct process_pending *pending);
+/* @incarnation: of @to, when it was given the tree; 0: the present one. */
 int process_depart_begin(struct process_room *p, const struct process_member *members,
 			 size_t n_members, struct space_group *group, node_id to,
-			 struct process_departure **ret);
+			 uint64_t incarnation, struct process_departure **ret);
 /* Between begin and work; without it no pending signal is dropped, and some may come twice. */
 void process_depart_pending(struct process_departure *d, struct process_pending *owned_pending);
 int process_depart_work(struct process_departure *d); /* on a worker */

@@ -248,7 +248,7 @@ int process_arrive_back(struct process_arrival *a, struct space_group *group,
 	}
 	if (place == NODE_NONE)
 		return err_origin(-ESRCH);
-	r = process_depart_begin(a->room, members, a->n, group, place, ret);
+	r = process_depart_begin(a->room, members, a->n, group, place, 0, ret);
 	a->back = r == 0;
 	return r;
 }
@@ -269,6 +269,8 @@ static void stands_here(struct process_arrival *a, const struct process_member *
 			   .uid = m->uid}};
 
 	shadow_drop(p, m->pid);
+	/* It knew of it where it was before; of this move it is told now. */
+	e.place_incarnation = place_incarnation(p, e.record.home);
 	if (e.record.home != e.record.place)
 		e.record.state = PROCESS_GUEST;
 	if (root && !a->in_place && space_track(p->space, m->pid) != 0)
@@ -376,7 +378,7 @@ static void depart_left(struct process_room *p, pid_t root,
 						 e->record.generation;
 	}
 	if (n_back == 0 ||
-	    process_depart_begin(p, back, n_back, group, e->record.place, &d) != 0)
+	    process_depart_begin(p, back, n_back, group, e->record.place, 0, &d) != 0)
 		return;
 	(void)process_depart_work(d);
 	process_depart_end(d);

@@ -74,7 +74,8 @@ static struct process_departure *departure_free(struct process_departure *d)
 
 DEFINE_CLEANUP(struct process_departure, departure_free)
 
-static int prepare(struct process_departure *d, struct leaving *l, node_id to)
+static int prepare(struct process_departure *d, struct leaving *l, node_id to,
+		   uint64_t incarnation)
 {
 	struct process_room *p = d->room;
 	const struct process_member *m = &l->member;
@@ -88,7 +89,7 @@ static int prepare(struct process_departure *d, struct leaving *l, node_id to)
 					     .state = PROCESS_AWAY,
 					     .uid = m->uid,
 					     .moving = true},
-				  .place_incarnation = place_incarnation(p, to)};
+				  .place_incarnation = incarnation};
 	const struct process_entry *found = process_table_find(p->table, m->pid);
 	int r;
 
@@ -124,7 +125,7 @@ static int prepare(struct process_departure *d, struct leaving *l, node_id to)
 
 int process_depart_begin(struct process_room *p, const struct process_member *members,
 			 size_t n_members, struct space_group *group, node_id to,
-			 struct process_departure **ret)
+			 uint64_t incarnation, struct process_departure **ret)
 {
 	_cleanup_(departure_freep) struct process_departure *d = NULL;
 	int r;
@@ -149,7 +150,8 @@ int process_depart_begin(struct process_room *p, const struct process_member *me
 	if (r != 0)
 		return err_fold(r);
 	for (size_t i = 0; i < n_members; i++) {
-		r = prepare(d, &d->leaving[i], to);
+		r = prepare(d, &d->leaving[i], to,
+			    incarnation ? incarnation : place_incarnation(p, to));
 		if (r < 0)
 			return r;
 	}

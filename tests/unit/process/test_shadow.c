@@ -133,7 +133,7 @@ static void depart_tree(const struct process_member *members, size_t n,
 	assert_int_equal(process_pending_read(space_proc_fd(space), members, n, &pending), 0);
 	if (after)
 		after(pid);
-	assert_int_equal(process_depart_begin(room, members, n, g, THERE, &d), 0);
+	assert_int_equal(process_depart_begin(room, members, n, g, THERE, 0, &d), 0);
 	process_depart_pending(d, pending);
 	assert_int_equal(process_depart_work(d), 0);
 	process_depart_end(d);
