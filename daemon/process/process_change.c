@@ -183,8 +183,9 @@ static void on_guest_end(struct env_fd *watch, unsigned events)
 		change_tell(p, &e->record, WIRE_ENDED, CLD_EXITED, 0);
 		return;
 	}
+	/* Known for a while: where it has been may say only now that it is there. */
 	if (e && e->record.state == PROCESS_HERE)
-		process_table_remove(p->table, g->pid);
+		room_ended(p, g->pid, CLD_EXITED, 0);
 	guest_forget(p, g->pid);
 }
 
