@@ -556,6 +556,24 @@ static void signal_shadow(struct sim *s)
 	(void)sim_signal(p->machine, p->pid, signal, NULL, false);
 }
 
+/*
+ * Its home ended it by where it had been before, which is lost, when nobody could have told that it
+ * had moved on; that is known by then, and so it is killed where it is.
+ */
+static bool was_untold(void *owner, const struct sim_soul *soul)
+{
+	struct sim *s = owner;
+	const struct machine *home = &s->machines[soul->home], *place;
+	struct process_record record;
+
+	if (!home->process || process_record(home->process, soul->pid, &record) != 0 ||
+	    record.state != PROCESS_ENDED || record.place == home->id)
+		return false;
+	place = machine_of(s, record.place);
+	return place && (s->kernel.machines[place->slot].n_cuts ||
+			 s->kernel.machines[place->slot].n_outs);
+}
+
 static void on_waited(void *owner, enum rpc_status status, const char *text, int code,
 		      int exit_status)
 {
@@ -566,11 +584,11 @@ static void on_waited(void *owner, enum rpc_status status, const char *text, int
 	if (status != RPC_OK)
 		return;
 	world_check(a->from->sim->w, soul->end != SIM_LIVES || soul->was_lost || soul->may_die ||
-			    soul->went_back,
+			    soul->went_back || was_untold(a->from->sim, soul),
 		    "process %d is said to have ended", soul->pid);
 	world_check(a->from->sim->w,
 		    (code == CLD_KILLED && exit_status == SIGKILL) || soul->was_lost ||
-			    soul->may_die || soul->went_back ||
+			    soul->may_die || soul->went_back || was_untold(a->from->sim, soul) ||
 			    (code == soul->code && exit_status == soul->status),
 		    "process %d is said to have ended by %d %d, and did by %d %d", soul->pid,
 		    code, exit_status, soul->code, soul->status);
@@ -771,24 +789,6 @@ static bool is_untold(struct sim *s, struct sim_soul *soul)
 	return soul->died_on->n_cuts > soul->n_cuts &&
 	       process_record(home->process, soul->pid, &record) == 0 &&
 	       record.state == PROCESS_AWAY && record.place != last->id;
-}
-
-/*
- * Its home ended it by where it had been before, which is lost, when nobody could have told that it
- * had moved on; that is known by then, and so it is killed where it is.
- */
-static bool was_untold(void *owner, const struct sim_soul *soul)
-{
-	struct sim *s = owner;
-	const struct machine *home = &s->machines[soul->home], *place;
-	struct process_record record;
-
-	if (!home->process || process_record(home->process, soul->pid, &record) != 0 ||
-	    record.state != PROCESS_ENDED || record.place == home->id)
-		return false;
-	place = machine_of(s, record.place);
-	return place && (s->kernel.machines[place->slot].n_cuts ||
-			 s->kernel.machines[place->slot].n_outs);
 }
 
 static void check_dead(struct sim *s, struct sim_soul *soul)
