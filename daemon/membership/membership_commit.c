@@ -25,6 +25,7 @@
 #define TOKEN_REMEMBERED (24 * 3600 * NSEC_PER_SEC)
 
 #define PAUSE (NSEC_PER_MSEC / 4) /* between two maps, for each member */
+enum { PAUSE_FRACTION = 8 };	  /* of a lease, at most: a renewal may wait for it */
 
 /* One command. */
 struct membership_commit {
@@ -222,7 +223,8 @@ static void set_epoch(struct membership_view *view, epoch_t epoch)
 static nsec_t pause_left(struct membership *m)
 {
 	const struct membership_leader *l = m->leader;
-	nsec_t until = l->committed_at + PAUSE * l->next->view->n_nodes;
+	nsec_t pause = PAUSE * l->next->view->n_nodes, most = m->config.lease / PAUSE_FRACTION;
+	nsec_t until = l->committed_at + (pause < most ? pause : most);
 	nsec_t now = env_now(m->env);
 
 	return l->dirty && l->committed_at && until > now ? until - now : 0;
