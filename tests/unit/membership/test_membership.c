@@ -1,7 +1,7 @@
 /* Membership in a small simulated cluster, one promise of the header at a time. */
 #include "cleanup.h"
 #include "log.h"
-#include "membership.h"
+#include "membership_internal.h"
 #include "membership_token.h"
 #include "world.h"
 
@@ -238,6 +238,27 @@ static void three_nodes_see_each_other_and_their_loads(void **state)
 	}
 	assert_int_equal(membership_node_by_name(f->nodes[3].m, "node-2")->id, 2);
 	assert_null(membership_node_by_name(f->nodes[3].m, "node-9"));
+}
+
+static void who_missed_a_view_asks_at_once(void **state)
+{
+	struct fixture *f = *state;
+	struct membership *m = f->nodes[3].m;
+	_cleanup_(membership_map_freep) struct membership_map *changes = NULL;
+	epoch_t epoch = membership_view(m)->epoch;
+	nsec_t sent = m->sent_at;
+
+	assert_int_equal(membership_map_new(&changes, 1), 0);
+	changes->view->epoch = epoch + 2;
+	while (m->sent_at == sent || m->renewing)
+		run(f, 1);
+	sent = m->sent_at;
+	membership_take_changes(m, epoch + 1, changes);
+	assert_int_equal(membership_view(m)->epoch, epoch);
+	run(f, 20);
+	assert_true(m->sent_at > sent);
+	run(f, 1000);
+	assert_true(f->nodes[3].lease);
 }
 
 /* A view that was written down has no loads, and a leader may not have been heard yet. */
@@ -780,6 +801,7 @@ int main(void)
 #define THREE(fn_) cmocka_unit_test_setup_teardown(fn_, setup_three, teardown)
 		ONE(a_founder_is_up_alone_and_has_pids),
 		THREE(three_nodes_see_each_other_and_their_loads),
+		THREE(who_missed_a_view_asks_at_once),
 		THREE(a_node_knows_its_own_load_before_it_hears_from_the_leader),
 		THREE(a_killed_node_is_lost_within_three_seconds),
 		THREE(a_quick_restart_is_a_new_incarnation),
