@@ -75,7 +75,7 @@ void migration_outcome(struct migration_outcome *o, enum rpc_status status,
 
 /* Of this node, by the view: of this ssid, once it has had its lease. */
 uint64_t migration_own_incarnation(const struct migration_room *m);
-/* May a move be begun here, or taken?  NULL, or what this node lacks, of "its node" say. */
+/* May a move be begun here, or taken?  NULL, or why not, to stand behind "that node". */
 const char *migration_unready(const struct migration_room *m);
 
 /* What /proc says of a tree's members; their application and generation are not in it.

@@ -904,7 +904,7 @@ static uint64_t run(uint64_t seed, bool verbose, int root_fd)
 
 int main(int argc, char **argv)
 {
-	uint64_t seed, count = 30;
+	uint64_t seed, count = 50;
 	struct rlimit files;
 	bool verbose = false;
 	int root;
