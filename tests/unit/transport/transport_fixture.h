@@ -44,7 +44,7 @@ struct fixture_node {
 	bool close_on_up, close_on_frame, echo;
 	bool calling; /* nothing may be told now */
 	/* Joining. */
-	struct transport_tcp_join *joins[32];
+	struct transport_tcp_join *joins[160];
 	unsigned n_joins;
 	char join_data[5000], join_address[64];
 	size_t join_len;
