@@ -188,6 +188,39 @@ static bool target_excluded(const struct migration_source *s)
 	return n && !membership_state_is_up(n->state);
 }
 
+/*
+ * A view has the target out; but before that the copy may have run there, and have moved on
+ * to a node that is up: then that one has it.
+ */
+static void given_up(struct migration_source *s)
+{
+	if (s->sm.state == SOURCE_UNDOING) {
+		s->aborting = s->asked = s->may_be_ready = false;
+		return source_undo(s);
+	}
+	source_fail(s, RPC_DOWN, "process %d cannot move: %s left the cluster", s->root,
+		    source_target_name(s));
+}
+
+static void on_elsewhere(void *owner, enum rpc_status status, const char *text,
+			 node_id place, uid_t uid, uint32_t generation)
+{
+	struct migration_source *s = owner;
+
+	if (status != RPC_OK || generation < s->generation)
+		return given_up(s);
+	s->target = place;
+	s->outcome = (struct migration_outcome){.status = RPC_OK};
+	source_committed(s);
+}
+
+static void settle_without_target(struct migration_source *s)
+{
+	/* Nobody else is up: then nobody has it. */
+	if (process_elsewhere(s->room->n.process, s->root, on_elsewhere, s) != 0)
+		given_up(s);
+}
+
 static void on_aborted(void *owner, const struct rpc_result *result)
 {
 	struct migration_source *s = owner;
@@ -200,6 +233,8 @@ static void on_aborted(void *owner, const struct rpc_result *result)
 		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
 		return;
 	}
+	if (result->status != RPC_OK)
+		return settle_without_target(s);
 	s->aborting = s->asked = s->may_be_ready = false;
 	source_undo(s);
 }
@@ -268,9 +303,7 @@ static void on_queried(void *owner, const struct rpc_result *result)
 			"process %d cannot move: %s lost the copy before it ran",
 			s->root, source_target_name(s));
 	if (target_excluded(s))
-		return source_fail(s, RPC_DOWN,
-				   "process %d cannot move: %s left the cluster",
-				   s->root, source_target_name(s));
+		return settle_without_target(s);
 	/* It stands ready: our COMMIT did not come through, and may come twice. */
 	if (result->status == RPC_OK)
 		return send_commit(s);
@@ -347,9 +380,7 @@ void migration_source_on_view(struct migration_room *m)
 		if (s->sm.state == SOURCE_QUERYING && s->timer.due && !s->committed &&
 		    target_excluded(s)) {
 			env_disarm(m->n.env, &s->timer);
-			source_fail(s, RPC_DOWN,
-				    "process %d cannot move: %s left the cluster",
-				    s->root, source_target_name(s));
+			settle_without_target(s);
 		}
 	}
 }

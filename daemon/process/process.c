@@ -325,6 +325,28 @@ int process_where(struct process_room *p, pid_t pid, process_where_cb done, void
 	return 0;
 }
 
+int process_elsewhere(struct process_room *p, pid_t pid, process_where_cb done, void *owner)
+{
+	struct where_ask *w = calloc(1, sizeof(*w));
+	int r;
+
+	if (!w)
+		return err_origin(-ENOMEM);
+	*w = (struct where_ask){.room = p,
+				.call.done = on_where_answer,
+				.find.elsewhere = true,
+				.pid = pid,
+				.done = done,
+				.owner = owner};
+	r = find_start(p, &w->find, wire_where, pid, on_where_found);
+	if (r < 0) {
+		free(w);
+		return r;
+	}
+	TAILQ_INSERT_TAIL(&p->where_asks, w, entry);
+	return 0;
+}
+
 void room_on_where(struct process_room *p, struct rpc_call *call, pid_t pid)
 {
 	struct process_record d;

@@ -151,6 +151,10 @@ typedef void (*process_where_cb)(void *owner, enum rpc_status status, const char
 				 node_id place, uid_t uid, uint32_t generation);
 int process_where(struct process_room *p, pid_t pid, process_where_cb done, void *owner);
 
+/* Which other node that is up runs @pid?  All are asked.  done once, with its place, or
+ * RPC_NOT_FOUND. */
+int process_elsewhere(struct process_room *p, pid_t pid, process_where_cb done, void *owner);
+
 /* May @caller signal (and so stop or move) a process of @uid?  Ptrace-like rights (checkpoint,
  * restart) ask the kernel besides, in checkpoint. */
 bool process_may_signal(const struct process_caller *caller, uid_t uid);

@@ -25,6 +25,7 @@ typedef void (*find_done_cb)(struct find *f, enum rpc_status status, const char 
 struct find {
 	struct find_call *calls;
 	size_t n, n_pending;
+	bool elsewhere; /* this node is not asked */
 	pid_t pid;
 	find_done_cb done;
 };
