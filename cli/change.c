@@ -224,7 +224,7 @@ static void show_stays_table(const struct session_options *o, const Ssi__Control
 	session_print(t);
 }
 
-/* What would be ended: nothing was changed. */
+/* What would be ended: no node was removed; some processes may have moved already. */
 static int refuse(const struct session_options *o, const struct change *c,
 		  const Ssi__Control__Changed *r)
 {

@@ -369,7 +369,7 @@ static void drain(struct hotplug_lead *l)
 	(void)fault("hotplug.drained");
 	sm_move(&l->sm, LEAD_REMOVING);
 	hotplug_tell_progress(l->h, l->watcher, l->watch, 0, 0, "removing");
-	/* One whose ssid started again after it gave up: it is emptied once more. */
+	/* One whose ssid started again after it gave up may have a lease: they stay. */
 	if (commit(l, MEMBER_REMOVED) != 0)
 		fail(l, RPC_FAILED, "one of the nodes started again in the middle");
 }

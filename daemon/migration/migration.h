@@ -7,7 +7,8 @@
  *
  * One state machine on each side (migration_source.h, migration_target.c).  The
  * commit rule: the source stays frozen from the moment RESTORE is sent until the
- * target acknowledges a commit or an abort, or a view excludes it; the target runs the
+ * target acknowledges a commit or an abort, or a view excludes it and no node that is up
+ * has a copy that moved on from it; the target runs the
  * tree on COMMIT, or when a view excludes the source after everything arrived.  Until
  * then every failure ends with the original running and the copy gone; afterwards
  * with the copy running and the original a shadow.  Both sides write where they are

@@ -7,7 +7,8 @@
  * holds, it is tried again if that has changed a moment later.  Once it was sent the
  * target may have a copy that is ready, which runs if a view excludes us: so the tree
  * stays frozen until the target has acknowledged the abort, has said that it runs there
- * (then we depart), or a view excludes it.  After COMMIT was sent and before it was
+ * (then we depart), or a view excludes it and no other node has a copy that moved on from
+ * there.  After COMMIT was sent and before it was
  * answered the target is asked again and again, with the same three answers.
  */
 #include "migration_source.h"
