@@ -33,6 +33,8 @@ enum init_verb {
 	INIT_END = 9,    /* end the space when this connection closes */
 	INIT_PIDS = 10,  /* pid, cursor: [pid, pid + cursor) may be given out; see below */
 	INIT_LEASE = 11, /* flags, until; reply: pid, frozen_at; see below */
+	INIT_EXEC_GO = 12,   /* until: a call's id; the program is started here */
+	INIT_EXEC_GIVE = 13, /* flags; until: a call's id; 1 descriptor; reply: pid: its number there */
 };
 
 enum {
@@ -42,10 +44,13 @@ enum {
 	INIT_SPAWN_SERVICE = 1u << 1,
 	INIT_SPAWN_GROUP = 1u << 2,
 	INIT_SPAWN_BOUND = 1u << 3, /* a service, whose children are none */
+	INIT_SPAWN_ASK = 1u << 4,   /* it and its children ask before they start programs */
 
 	INIT_PIDS_PLENTY = 1u << 0,
 
 	INIT_LEASE_THAW = 1u << 0,
+
+	INIT_EXEC_CLOSED = 1u << 0, /* by its exec */
 };
 
 /*
@@ -62,6 +67,12 @@ enum {
 	INIT_E_PID_TAKEN = 2,
 	INIT_E_FULL = 3,
 };
+
+/*
+ * INIT_SPAWN_ASK: who has that flag, and what descends from it, waits in execve()
+ * until its INIT_EVENT_EXEC is answered by INIT_EXEC_GO, or a signal interrupts it: then it
+ * asks again under another id.  Without an ssid it goes on at once (init_exec.c).
+ */
 
 /*
  * INIT_LEASE: the work cgroup may run until this CLOCK_BOOTTIME, in ns; then ssi-init
@@ -108,6 +119,7 @@ enum init_event_type {
 	INIT_EVENT_STOP = 2, /* status: the signal; SIGCONT: goes on */
 	INIT_EVENT_PIDS_LOW = 3,   /* it began anew with the first of its runs */
 	INIT_EVENT_PIDS_STRAY = 4, /* pid to status were given out outside of them */
+	INIT_EVENT_EXEC = 5, /* pid waits to start a program, code: the call's number; id, args */
 };
 
 struct init_event {
@@ -115,6 +127,8 @@ struct init_event {
 	int32_t pid;
 	int32_t code;
 	int32_t status;
+	uint64_t id;
+	uint64_t args[5];
 };
 
 /* Descriptors that ssi-init is started with. */

@@ -53,3 +53,12 @@ int inject_give_fd(struct inject *i, int fd, int cloexec, int *ret);
  * are blocked in it, pending ones still pend: it sets its own mask.  INJECT_E_* or -errno of
  * the execve(), after which the old program can still be detached. */
 int inject_exec(struct inject *i, int fd, const char *const *argv, const char *const *envp);
+
+/*
+ * Of a process that waits in call @nr, an execve(), where a signal would make it begin anew:
+ * it executes the program behind its descriptor @fd instead, with arguments that it has in its
+ * memory (@empty: of a NUL byte) and no environment.  Nothing is mapped in it or written to it,
+ * since a child of vfork() has its parent's memory, and there is no moment at which a killed
+ * ssid would leave anything else than the one program or the other.  < 0: its own.
+ */
+int inject_become(int proc_fd, pid_t pid, long nr, int fd, uint64_t empty, uint64_t argv);

@@ -49,6 +49,22 @@ static inline bool inject_regs_in_syscall(const inject_regs *r)
 	return (long)r->orig_rax >= 0;
 }
 
+/* The call that it is in, and its arguments. */
+static inline long inject_regs_number(const inject_regs *r)
+{
+	return (long)r->orig_rax;
+}
+
+static inline void inject_regs_args(const inject_regs *r, long ret[static 6])
+{
+	ret[0] = (long)r->rdi;
+	ret[1] = (long)r->rsi;
+	ret[2] = (long)r->rdx;
+	ret[3] = (long)r->r10;
+	ret[4] = (long)r->r8;
+	ret[5] = (long)r->r9;
+}
+
 static inline uint64_t inject_regs_ip(const inject_regs *r)
 {
 	return r->rip;

@@ -44,6 +44,8 @@ static void tell(struct space *s, const struct init_event *e)
 		s->events->on_exit(s->owner, &exit);
 	else if (e->type == INIT_EVENT_STOP && s->events->on_stop)
 		s->events->on_stop(s->owner, e->pid, e->status);
+	else if (e->type == INIT_EVENT_EXEC)
+		space_exec_on_event(s, e);
 	else if (e->type == INIT_EVENT_PIDS_LOW || e->type == INIT_EVENT_PIDS_STRAY)
 		space_pids_on_event(s, e);
 }
@@ -51,12 +53,12 @@ static void tell(struct space *s, const struct init_event *e)
 static void on_event(struct env_fd *watch, unsigned events)
 {
 	struct space *s = container_of(watch, struct space, event_watch);
-	struct init_event e;
+	struct init_event e = { 0 };
 	ssize_t n;
 
 	/* One a turn: whoever is told may call anything, also space_free(). */
 	n = recv(watch->fd, &e, sizeof(e), MSG_DONTWAIT);
-	if (n == sizeof(e))
+	if (n >= (ssize_t)offsetof(struct init_event, id)) /* of an older ssi-init */
 		tell(s, &e);
 	else if (n >= 0 || (errno != EAGAIN && errno != EINTR))
 		lose(s);

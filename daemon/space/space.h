@@ -42,6 +42,16 @@ struct space_exit {
 	int status; /* exit status or signal */
 };
 
+/* A process that was spawned with SPACE_SPAWN_ASK, or a descendant of one, waits in execve() or
+ * execveat() until space_exec_go(), or until it is made to run another program.  A signal
+ * interrupts it: then it asks again, under another id. */
+struct space_exec {
+	uint64_t id;
+	pid_t pid; /* the thread that asks */
+	int nr;
+	uint64_t args[5];
+};
+
 struct space_events {
 	/* Comes again after every start of ssid until space_reap(). */
 	void (*on_exit)(void *owner, const struct space_exit *exit);
@@ -50,6 +60,8 @@ struct space_events {
 	/* ssi-init does not answer, or is gone and with it every process of the space; in the
 	 * second case the kernel kills ssid's core too, mostly before it could be told. */
 	void (*on_lost)(void *owner);
+	/* May be NULL: then programs are started at once. */
+	void (*on_exec)(void *owner, const struct space_exec *exec);
 };
 
 /*
@@ -78,6 +90,7 @@ enum {
 	SPACE_SPAWN_TRACK = 1u << 0,   /* keep its exit status until space_reap() */
 	SPACE_SPAWN_SERVICE = 1u << 1, /* a PID from 2..299, not one of the lease */
 	SPACE_SPAWN_BOUND = 1u << 2,   /* a service that makes applications: see space_pids_add() */
+	SPACE_SPAWN_ASK = 1u << 3,     /* on_exec comes before each program that it starts */
 };
 
 enum {
@@ -108,6 +121,11 @@ int space_track(struct space *s, pid_t pid);
 /* The cluster knows how @pid ended: let the kernel forget it.  Idempotent.  One that still
  * lives is tracked no more. */
 int space_reap(struct space *s, pid_t pid);
+
+/* The program is started here.  SPACE_E_ABSENT: the call does not wait any more. */
+int space_exec_go(struct space *s, uint64_t id);
+/* A duplicate of @fd into the process that waits, O_CLOEXEC if @cloexec.  SPACE_E_ABSENT. */
+int space_exec_give(struct space *s, uint64_t id, int fd, bool cloexec, int *ret_number);
 
 /* The keeper.  @name: at most 63 bytes, "room/what/number".  keep() replaces. */
 int space_keep(struct space *s, const char *name, int fd);

@@ -66,6 +66,9 @@ struct space_pids *space_pids_free(struct space_pids *p);
 /* ssi-init says so. */
 void space_pids_on_event(struct space *s, const struct init_event *e);
 
+/* space_exec.c */
+void space_exec_on_event(struct space *s, const struct init_event *e);
+
 /* space_stray.c: numbers [first, last] were given out outside of this node's, since then. */
 struct space_stray {
 	pid_t first, last; /* last < first: past the highest, and on from 300 */

@@ -82,6 +82,8 @@ int space_spawn(struct space *s, const struct space_spawn *spec, pid_t *ret_pid,
 		request.flags |= INIT_SPAWN_SERVICE;
 	if (spec->flags & SPACE_SPAWN_BOUND)
 		request.flags |= INIT_SPAWN_BOUND;
+	if (spec->flags & SPACE_SPAWN_ASK)
+		request.flags |= INIT_SPAWN_ASK;
 	fds[n++] = arguments;
 	if (spec->group_fd >= 0) {
 		request.flags |= INIT_SPAWN_GROUP;

@@ -308,9 +308,11 @@ bool pids_take(pid_t tid)
 #define ASK BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF)
 #define PASS BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
 
-static int set_filter(void)
+/* A task has one listener at most, so there is one filter, of what is asked for.  The calls of
+ * i386 that start a program are not asked: those stay here. */
+static int set_filter(bool forks, bool execs)
 {
-	static struct sock_filter code[] = {
+	static struct sock_filter fork_calls[] = {
 		LOAD(arch),
 #ifdef __x86_64__
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_I386, 0, 10),
@@ -331,10 +333,30 @@ static int set_filter(void)
 #endif
 		IF(SYS_clone, ASK),
 		IF(SYS_clone3, ASK),
-		PASS,
 	};
-	const struct sock_fprog program = { sizeof(code) / sizeof(*code), code };
+	static struct sock_filter exec_calls[] = {
+		LOAD(arch),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0),
+		PASS,
+		LOAD(nr),
+		IF(SYS_execve, ASK),
+		IF(SYS_execveat, ASK),
+	};
+	static struct sock_filter pass[] = { PASS };
+	struct sock_filter code[64];
+	struct sock_fprog program = { 0, code };
 
+#define APPEND(part)                                                                               \
+	memcpy(code + program.len, (part), sizeof(part));                                          \
+	program.len += sizeof(part) / sizeof(*(part))
+	if (forks) {
+		APPEND(fork_calls);
+	}
+	if (execs) {
+		APPEND(exec_calls);
+	}
+	APPEND(pass);
+#undef APPEND
 	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
 			    SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
 }
@@ -410,9 +432,9 @@ int pids_bind_prepare(int ret_ends[2])
 	return 0;
 }
 
-void pids_bind_child(const int ends[2])
+void pids_bind_child(const int ends[2], bool forks, bool execs)
 {
-	int listener = set_filter();
+	int listener = set_filter(forks, execs);
 	char byte;
 
 	(void)close(ends[0]);
@@ -443,7 +465,7 @@ static void take_listener(int child)
 	forget(child);
 }
 
-/* Forks. */
+/* Forks, and programs that are started. */
 
 static void answer(int listener)
 {
@@ -461,6 +483,10 @@ static void answer(int listener)
 	memset(&reply, 0, sizeof(reply));
 	if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &call) < 0)
 		return; /* a signal was faster: it comes again */
+	if (exec_is(call.of.data.nr)) {
+		exec_ask(listener, &call.of);
+		return;
+	}
 	reply.of.id = call.of.id;
 	if (pids_take((pid_t)call.of.pid))
 		reply.of.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
@@ -519,6 +545,7 @@ static void serve(const struct epoll_event *e)
 		if (e->events & EPOLLIN) {
 			answer(fd);
 		} else if (e->events & EPOLLHUP) { /* the last who had the filter has ended */
+			exec_forget(fd);
 			forget(fd);
 			n_listeners--;
 		}

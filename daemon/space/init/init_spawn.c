@@ -152,8 +152,9 @@ int spawn(const struct init_request *request, const int *fds, size_t n_fds, pid_
 	  int *ret_pidfd)
 {
 	size_t first = request->flags & INIT_SPAWN_GROUP ? 2 : 1;
-	bool bind = pids_are_bound() && (request->flags & INIT_SPAWN_BOUND ||
-					 !(request->flags & INIT_SPAWN_SERVICE));
+	bool forks = pids_are_bound() && (request->flags & INIT_SPAWN_BOUND ||
+					  !(request->flags & INIT_SPAWN_SERVICE));
+	bool execs = request->flags & INIT_SPAWN_ASK, bind = forks || execs;
 	int group, pidfd = -1, ends[2], r, error;
 	pid_t pid;
 
@@ -165,7 +166,7 @@ int spawn(const struct init_request *request, const int *fds, size_t n_fds, pid_
 		return r;
 	pid = clone_for(request, group, &pidfd);
 	if (pid == 0 && bind)
-		pids_bind_child(ends);
+		pids_bind_child(ends, forks, execs);
 	if (pid == 0)
 		run(fds[0], fds + first, n_fds - first);
 	error = errno;

@@ -56,6 +56,7 @@ static void client_close(int *client)
 	if (*client == events_fd) {
 		events_fd = -1;
 		pids_leave_alone(true);
+		exec_release();
 	}
 	(void)close(*client);
 	*client = -1;
@@ -83,6 +84,7 @@ static void hello(int client, const struct init_request *request, struct answer 
 			client_close(&clients[i]);
 	events_fd = client;
 	pids_leave_alone(false);
+	exec_serve();
 	children_tell_again();
 }
 
@@ -95,6 +97,14 @@ static int keep(struct message *m)
 	fd = m->fds[0];
 	m->n_fds = 0;
 	return keep_put(m->request.name, fd, keep_limit);
+}
+
+static int give(const struct message *m, int32_t *ret_number)
+{
+	if (m->n_fds != 1)
+		return -EINVAL;
+	return exec_give(m->request.until, m->fds[0], m->request.flags & INIT_EXEC_CLOSED,
+			 ret_number);
 }
 
 static int list(const struct init_request *request, struct init_reply *reply)
@@ -155,6 +165,10 @@ static int act(int client, struct message *m, struct answer *a)
 				request->flags & INIT_PIDS_PLENTY);
 	case INIT_LEASE:
 		return lease_set(request->flags, request->until, &a->reply);
+	case INIT_EXEC_GO:
+		return exec_go(request->until);
+	case INIT_EXEC_GIVE:
+		return give(m, &a->reply.pid);
 	}
 	return -EPROTO;
 }
@@ -350,6 +364,6 @@ int main(void)
 		return 1;
 	for (;;) {
 		again = turn(signals, lease, again, all_told);
-		all_told = events_fd < 0 || (children_tell(tell) && pids_tell(tell));
+		all_told = events_fd < 0 || (children_tell(tell) && pids_tell(tell) && exec_tell(tell));
 	}
 }

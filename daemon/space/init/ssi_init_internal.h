@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* init_keep.c: descriptors by name. */
@@ -40,9 +41,26 @@ bool pids_are_bound(void);
 bool pids_take(pid_t tid);
 /* Around the birth of one that is to be bound: before it, in the child, in the parent. */
 int pids_bind_prepare(int ret_ends[2]); /* INIT_E_FULL */
-void pids_bind_child(const int ends[2]);
+/* @forks: it asks before those; @execs: before it starts a program. */
+void pids_bind_child(const int ends[2], bool forks, bool execs);
 void pids_bind_parent(const int ends[2], bool born);
 bool pids_tell(bool (*tell)(const struct init_event *event));
+
+/* init_exec.c: children that ask ssid before they start a program. */
+struct seccomp_notif;
+bool exec_is(int nr);
+/* One asks: it is passed on, or starts it at once when there is nobody to be asked. */
+void exec_ask(int listener, const struct seccomp_notif *call);
+/* Nobody has that listener's filter any more. */
+void exec_forget(int listener);
+/* There is an ssid to be asked. */
+void exec_serve(void);
+/* There is none: whoever asked starts its program here. */
+void exec_release(void);
+/* INIT_EXEC_GO and INIT_EXEC_GIVE, of call @id.  INIT_E_ABSENT: it does not wait any more. */
+int exec_go(uint64_t id);
+int exec_give(uint64_t id, int fd, bool closed, int32_t *ret_number);
+bool exec_tell(bool (*tell)(const struct init_event *event));
 
 /* init_lease.c */
 int lease_start(void); /* the descriptor that is readable when the lease has ended */

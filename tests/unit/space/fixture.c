@@ -149,7 +149,16 @@ static void on_lost_told(void *owner)
 	f->n_lost++;
 }
 
-static const struct space_events events = { on_exit_told, on_stop_told, on_lost_told };
+static void on_exec_told(void *owner, const struct space_exec *exec)
+{
+	struct fixture *f = owner;
+
+	assert_true(f->n_execs < N_ELEMENTS(f->execs));
+	f->execs[f->n_execs++] = *exec;
+}
+
+static const struct space_events events = { on_exit_told, on_stop_told, on_lost_told,
+					    on_exec_told };
 
 void fixture_open(struct fixture *f)
 {

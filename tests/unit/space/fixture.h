@@ -31,6 +31,8 @@ struct fixture {
 	} stops[64];
 	size_t n_stops;
 	int n_lost, n_low;
+	struct space_exec execs[64]; /* that wait */
+	size_t n_execs;
 };
 
 void fixture_open(struct fixture *f);
