@@ -5,6 +5,8 @@
  */
 #include "buf.h"
 #include "inventory.h"
+#include "inventory_mount.h"
+#include "inventory_proc.h"
 
 #include <stdarg.h>
 #include <sys/stat.h>
@@ -49,34 +51,6 @@ void report_line(struct report *r, const char *format, ...)
 /* 0 and NULL without lines, else @outcome and the text. */
 int report_done(struct report *r, int outcome, char **ret_text);
 void report_fini(struct report *r);
-
-/* inventory_proc.c: at most @max bytes and a NUL that is not counted; -ESRCH when gone.
- */
-int proc_read(int proc_fd, const char *path, size_t max, struct buf *ret);
-int proc_link(int proc_fd, const char *path, char *ret, size_t size);
-/* The names in a directory that are numbers, in order. */
-int proc_numbers(int proc_fd, const char *path, size_t max, int **ret, size_t *ret_n);
-/* The rest of the line that begins with @key ("Uid:"), or NULL. */
-const char *proc_field(const char *text, const char *key);
-/* What an open file is, without asking a file system's server if that can be avoided.
- */
-int proc_stat(int dir_fd, const char *path, int flags, struct statx *ret);
-/* O_PATH of @path beneath the space's root, magic links refused; RESOLVE_* besides. */
-int root_open(int root_fd, const char *path, uint64_t resolve);
-/* No such process or descriptor any more. */
-bool proc_gone(int r);
-
-/* inventory_mount.c: file systems of the space by mount id. */
-struct mount_table;
-struct mount_table *mount_table_free(struct mount_table *t);
-DEFINE_CLEANUP(struct mount_table, mount_table_free)
-int mount_table_new(struct mount_table **ret, int proc_fd);
-/* The name of the file system under @st, made into @buf; NULL: on no mount of the
- * space. */
-const char *mount_table_name(const struct mount_table *t, const struct statx *st,
-			     char *buf, size_t size);
-/* Whether reading a file there may wait for a program of a user. */
-bool mount_table_slow(const struct mount_table *t, const struct statx *st);
 
 /* inventory_socket.c: what sockets are called. */
 struct socket_table;
