@@ -224,7 +224,7 @@ void process_on_stop(struct process_room *p, pid_t pid, int signal)
 	if (e && e->record.state == PROCESS_GUEST)
 		change_tell(p, &e->record,
 			    signal == SIGCONT ? WIRE_WENT_ON : WIRE_STOPPED, 0, signal);
-	else if (e && e->record.state == PROCESS_AWAY)
+	else if (e && (e->record.state == PROCESS_AWAY || e->record.state == PROCESS_KIN))
 		shadow_on_stop(p, pid, signal);
 }
 
@@ -244,6 +244,8 @@ int process_record(struct process_room *p, pid_t pid, struct process_record *ret
 
 	if (e) {
 		d = e->record;
+		if (d.state == PROCESS_KIN)
+			return PROCESS_E_ABSENT;
 	} else {
 		if (room_real(p, pid, &s) != 0)
 			return PROCESS_E_ABSENT;
@@ -461,15 +463,18 @@ static void reconcile(struct process_room *p)
 	const struct process_entry *e;
 	struct proc_stat s;
 	size_t cursor = 0;
+	bool kin = false;
 
 	while ((e = process_table_next(p->table, &cursor))) {
 		const struct process_record *d = &e->record;
 		bool alive = proc_stat_read(space_proc_fd(p->space), d->pid, &s) == 0;
 
-		if (d->state == PROCESS_GUEST && !alive)
+		if (d->state == PROCESS_KIN)
+			kin = true;
+		else if (d->state == PROCESS_GUEST && !alive)
 			change_tell(p, d, WIRE_ENDED, CLD_EXITED, 0);
 		else if ((d->state == PROCESS_GUEST || d->state == PROCESS_HERE) &&
-			 alive)
+			 alive && !(e->kept && room_is_shadow(p, s.ppid)))
 			watch_end(p, d->pid, s.ppid);
 		else if (d->state == PROCESS_ENDED && d->home != room_self(p) &&
 			 !e->told)
@@ -479,6 +484,8 @@ static void reconcile(struct process_room *p)
 		else if (d->state == PROCESS_HERE && !alive && d->pid != d->app)
 			process_table_remove(p->table, d->pid);
 	}
+	if (kin)
+		(void)env_arm(p->env, &p->kin_timer, 0);
 }
 
 static int open_table(struct process_room *p, bool *ret_fresh)
@@ -551,6 +558,7 @@ int process_room_new(struct process_room **ret, const struct env *env,
 				   .rpc = rpc,
 				   .membership = membership,
 				   .sweep.cb = on_sweep,
+				   .kin_timer.cb = kin_on_timer,
 				   .shadow_listen_fd = -1};
 	TAILQ_INIT(&p->wait_asks);
 	TAILQ_INIT(&p->wait_calls);
@@ -562,6 +570,8 @@ int process_room_new(struct process_room **ret, const struct env *env,
 	TAILQ_INIT(&p->where_asks);
 	TAILQ_INIT(&p->reserve_asks);
 	LIST_INIT(&p->arrivals);
+	LIST_INIT(&p->kin_asks);
+	LIST_INIT(&p->leavings);
 	p->shadow_cookie = env_random_u64(env);
 	if (snprintf(p->spawn_path, sizeof(p->spawn_path), "%s/ssi-spawn",
 		     libexec_dir) >= (int)sizeof(p->spawn_path) ||
@@ -587,6 +597,8 @@ struct process_room *process_room_free(struct process_room *p)
 	if (!p)
 		return NULL;
 	env_disarm(p->env, &p->sweep);
+	leave_fini(p);
+	kin_fini(p);
 	claim_fini(p);
 	reserve_fini(p);
 	signal_fini(p);

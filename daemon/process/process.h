@@ -54,6 +54,7 @@ struct process_launch {
 	struct rlimit limits[RLIM_NLIMITS];
 	/* Descriptors of pipe ends for 0, 1, 2; -1: the space's /dev/null. */
 	int stdio[3];
+	bool spread; /* programs that it starts ask where they should run: SPACE_SPAWN_ASK */
 	/* Bit n: descriptor n is @terminal, which becomes the controlling one.  0:
 	 * there is none. */
 	uint32_t on_terminal;
@@ -65,6 +66,7 @@ enum process_state {
 	PROCESS_AWAY = 2,  /* its shadow is here */
 	PROCESS_GUEST = 3, /* runs here, its home is elsewhere */
 	PROCESS_ENDED = 4, /* its exit status waits to be told */
+	PROCESS_KIN = 5,   /* a shadow of a guest's relative; neither home nor place */
 };
 
 /* One record of this node.  A copy; nothing in it is owned. */
@@ -214,6 +216,37 @@ int process_depart_begin(struct process_room *p, const struct process_member *me
 void process_depart_pending(struct process_departure *d, struct process_pending *owned_pending);
 int process_depart_work(struct process_departure *d); /* on a worker */
 void process_depart_end(struct process_departure *d); /* on the loop; frees */
+
+/*
+ * Both ways for one that starts a program, in execve(), and runs it on another node.
+ *
+ * Out: @m waits in @exec; in its memory there are a NUL byte at @empty and its arguments at
+ * @argv.  done once if 0 is returned; not left: it asks again, or was killed, and nothing has
+ * changed.  @alarm: that its program has to have.
+ */
+struct process_alarm {
+	uint64_t value_us, interval_us; /* of ITIMER_REAL; 0: none */
+};
+typedef void (*process_leave_cb)(void *owner, bool left, const struct process_alarm *alarm);
+int process_leave(struct process_room *p, const struct process_member *m,
+		  const struct space_exec *exec, uint64_t empty, uint64_t argv, node_id to,
+		  uint64_t incarnation, process_leave_cb done, void *owner);
+/* A predecessor's.  Has it become its shadow?  If not, it is as if it had not been tried. */
+bool process_leave_resume(struct process_room *p, pid_t pid, uint32_t generation);
+/* It left, and has not begun where it went: it was killed there. */
+void process_leave_lost(struct process_room *p, pid_t pid, uint32_t generation);
+
+/*
+ * In: shadows of its parent and of the leaders of its session and group stand here, the
+ * kernel's relatives of @m, which execs @argv0 with @fds as 3, 4, ...  It is a guest that is
+ * coming until commit(), or abort(), by which it is killed.  PROCESS_E_TAKEN: one of these
+ * PIDs is in use here.
+ */
+int process_come_exec(struct process_room *p, const struct process_member *m,
+		      const struct process_member *parent, const char *argv0, const int *fds,
+		      size_t n_fds);
+void process_come_commit(struct process_room *p, pid_t pid);
+void process_come_abort(struct process_room *p, pid_t pid);
 
 /*
  * The way in, before a restore: PIDs of members must be free, or held by shadows

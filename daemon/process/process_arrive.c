@@ -155,7 +155,7 @@ bool process_is_guest(struct process_room *p, pid_t pid)
 	const struct process_entry *e = process_table_find(p->table, pid);
 	struct process_arrival *a;
 
-	if (e && e->record.state == PROCESS_GUEST)
+	if (e && (e->record.state == PROCESS_GUEST || e->record.state == PROCESS_KIN))
 		return true;
 	LIST_FOREACH (a, &p->arrivals, in)
 		for (size_t i = 0; i < a->n; i++)
@@ -306,7 +306,7 @@ static void stands_away(struct process_arrival *a, size_t i)
 	}
 	if (!a->of[i].folded && !(i == 0 && a->in_place))
 		return;
-	r = shadow_fork(p, m); /* where its parent's shadow stands again */
+	r = shadow_fork(p, m, 0); /* where its parent's shadow stands again */
 	if (r != 0)
 		r = shadow_spawn(p, m, i == 0 ? SPACE_SPAWN_TRACK : 0);
 	if (r != 0)

@@ -37,6 +37,7 @@ static void settled(struct change *c)
 	process_table_remove(p->table, pid);
 	guest_forget(p, pid);
 	(void)space_reap(p->space, pid);
+	kin_bury(p, pid);
 }
 
 /* Its home is out of the cluster, and may come back with a shadow that waits. */
@@ -51,6 +52,7 @@ static void postpone(struct change *c)
 		return;
 	guest_forget(p, pid);
 	(void)space_reap(p->space, pid);
+	kin_bury(p, pid);
 }
 
 static void tell(struct change *c)
@@ -351,7 +353,7 @@ void change_on_view(struct process_room *p)
 
 		if (!room_up(p, d->home) || d->home == room_self(p))
 			continue;
-		if (d->state == PROCESS_GUEST)
+		if (d->state == PROCESS_GUEST && !d->moving)
 			change_say_placed(p, d);
 		else if (d->state == PROCESS_ENDED && !e->told)
 			change_tell(p, d, WIRE_ENDED, d->code, d->status);

@@ -124,6 +124,9 @@ struct process_room {
 	bool reserved_abandoned;   /* some of it was a predecessor's */
 	bool tracing;
 	struct claim *claim; /* under way, or NULL */
+	LIST_HEAD(, process_leaving) leavings;
+	struct env_timer kin_timer;
+	LIST_HEAD(, kin_ask) kin_asks;
 };
 
 static inline node_id room_self(const struct process_room *p)
@@ -196,6 +199,8 @@ void shadow_stop(struct process_room *p);
 /* A socket for a shadow-to-be of @pid: our end is kept; *ret_fd is the caller's. */
 int shadow_connect(struct process_room *p, pid_t pid, int *ret_fd);
 bool shadow_stands(struct process_room *p, pid_t pid);
+/* It runs its own program by now, which stopped this. */
+bool shadow_said_hello(struct process_room *p, pid_t pid, struct process_alarm *ret);
 void shadow_command(struct process_room *p, pid_t pid, const struct shadow_command *c);
 int shadow_send(struct process_room *p, pid_t pid, const struct shadow_command *c,
 		const int *fds, size_t n_fds);
@@ -218,8 +223,9 @@ void shadow_killed(struct process_room *p, pid_t pid);
 int shadow_spawn(struct process_room *p, const struct process_member *m,
 		 unsigned space_flags);
 
-/* As a child of the shadow of @m->ppid; how that went is told later, if badly. */
-int shadow_fork(struct process_room *p, const struct process_member *m);
+/* As a child of the shadow of @m->ppid; how that went is told later, if badly.  @flags:
+ * SHADOW_KEEP, when it will be a process. */
+int shadow_fork(struct process_room *p, const struct process_member *m, uint32_t flags);
 /* It is about to end.  False: not as it was told, so it is held there. */
 bool shadow_may_exit(struct process_room *p, pid_t pid);
 void shadow_trace_all(struct process_room *p);
@@ -229,6 +235,21 @@ void trace_seize(struct process_room *p, pid_t pid);
 void trace_release(struct process_room *p,
 		   pid_t pid);			  /* it runs on as if never seized */
 void trace_go(struct process_room *p, pid_t pid); /* what is held at its exit */
+
+/* process_leave.c */
+/* The shadow of @pid stands. */
+void leave_on_hello(struct process_room *p, pid_t pid, const struct process_alarm *alarm);
+void leave_fini(struct process_room *p);
+
+/* process_kin.c */
+/* The shadow of @parent says so of @pid. */
+void kin_on_child(struct process_room *p, pid_t parent, pid_t pid, int code, int status);
+/* How it ended is known: its parent's shadow may forget it, if it has one. */
+void kin_bury(struct process_room *p, pid_t pid);
+/* A shadow of kin has ended, not by our word; @stood: it had come to stand. */
+void kin_hung_up(struct process_room *p, pid_t pid, bool stood);
+void kin_on_timer(struct env_timer *t);
+void kin_fini(struct process_room *p);
 
 /* process_claim.c */
 /* @claims, which it may change: what may not go on at the caller is answered. */

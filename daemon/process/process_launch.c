@@ -60,6 +60,8 @@ int process_launch(struct process_room *p, const struct process_launch *l,
 	struct space_spawn spec = {
 		.argv = argv, .group_fd = -1, .flags = SPACE_SPAWN_TRACK, .fds = fds};
 
+	if (l->spread)
+		spec.flags |= SPACE_SPAWN_ASK;
 	if (l->on_terminal)
 		fds[n_fds++] = l->terminal;
 	for (int i = 0; i < 3; i++)

@@ -37,6 +37,8 @@ struct shadow {
 	struct wire_signal sending; /* valid while `busy` */
 	bool busy, queued; /* a call is under way; it is about the first of the queue */
 	bool killed, told_stop;
+	bool stood; /* it has said that it is there */
+	struct process_alarm alarm;
 	uint64_t
 		base; /* of its numbers: a program that was executed anew begins at 1 */
 	struct shadow_report queue[SHADOW_JOURNAL];
@@ -156,6 +158,21 @@ static bool is_our_own(const struct shadow *s, const struct shadow_report *r)
 	       r->info.ssi_ptr == s->room->shadow_cookie;
 }
 
+/* Of kin, whose process has another shadow that numbers what is sent to it: without a number. */
+static void pass_on(struct shadow *s)
+{
+	struct wire_signal signal = {.pid = s->pid};
+
+	for (; s->n; s->n--, s->first = (s->first + 1) % SHADOW_JOURNAL) {
+		take_from_report(&s->queue[s->first], &signal);
+		if (signal.sequence)
+			acknowledge(s, signal.sequence);
+		signal.sequence = 0;
+		if (!is_our_own(s, &s->queue[s->first]))
+			signal_forward(s->room, &signal);
+	}
+}
+
 static void forward(struct shadow *s)
 {
 	struct process_room *p = s->room;
@@ -163,6 +180,10 @@ static void forward(struct shadow *s)
 
 	if (s->busy || !e)
 		return;
+	if (e->record.state == PROCESS_KIN) {
+		pass_on(s);
+		return;
+	}
 	if (e->record.state != PROCESS_AWAY) {
 		if (e->record.state == PROCESS_ENDED)
 			s->n = 0; /* nobody to signal any more */
@@ -239,12 +260,21 @@ static void on_report(struct shadow *s, struct shadow_report *r)
 		break;
 	case SHADOW_HELLO:
 		s->base = e ? e->sequence : 0;
+		s->stood = true;
+		s->alarm = (struct process_alarm){r->info.ssi_utime, r->info.ssi_stime};
+		if (e && e->record.state == PROCESS_GUEST)
+			break; /* about to become the process */
 		trace_seize(s->room, s->pid);
+		leave_on_hello(s->room, s->pid, &s->alarm);
 		if (!r->value)
 			log_notice("process %d has no_new_privs: it cannot come home "
 				   "in place "
 				   "PID=%d",
 				   s->pid, s->pid);
+		break;
+	case SHADOW_CHILD:
+		kin_on_child(s->room, s->pid, r->value, r->info.ssi_code,
+			     r->info.ssi_status);
 		break;
 	case SHADOW_FORKED: /* only told when it failed */
 	case SHADOW_REFUSED:
@@ -274,6 +304,10 @@ static void on_hangup(struct shadow *s)
 	pid_t pid = s->pid;
 
 	close_end(s);
+	if (e && e->record.state == PROCESS_KIN) {
+		kin_hung_up(p, pid, s->stood);
+		return;
+	}
 	if (e && e->record.state == PROCESS_AWAY && !e->record.moving) {
 		shadow_killed(p, pid);
 		return;
@@ -323,7 +357,7 @@ static int add(struct process_room *p, pid_t pid, int owned_fd)
 	}
 	s->n = 0;
 	s->base = 0;
-	s->killed = s->told_stop = false;
+	s->killed = s->told_stop = s->stood = false;
 	s->watch.fd = owned_fd;
 	r = owned_fd < 0 ? 0 : env_watch(p->env, &s->watch, ENV_READ);
 	if (r < 0)
@@ -380,6 +414,7 @@ static void resume(struct process_room *p, pid_t pid)
 	}
 	if (space_kept(p->space, name, &fd) != 0 || add(p, pid, fd) < 0)
 		return;
+	find(p, pid)->stood = room_is_shadow(p, pid);
 	trace_seize(p, pid);
 	(void)send_command(find(p, pid), &c, NULL, 0);
 	if (e->record.state == PROCESS_ENDED)
@@ -477,6 +512,16 @@ bool shadow_stands(struct process_room *p, pid_t pid)
 	struct shadow *s = find(p, pid);
 
 	return s && s->watch.fd >= 0;
+}
+
+bool shadow_said_hello(struct process_room *p, pid_t pid, struct process_alarm *ret)
+{
+	struct shadow *s = find(p, pid);
+
+	if (!s || !s->stood)
+		return false;
+	*ret = s->alarm;
+	return true;
 }
 
 int shadow_send(struct process_room *p, pid_t pid, const struct shadow_command *c,
@@ -647,9 +692,10 @@ int shadow_spawn(struct process_room *p, const struct process_member *m,
 	return 0;
 }
 
-int shadow_fork(struct process_room *p, const struct process_member *m)
+int shadow_fork(struct process_room *p, const struct process_member *m, uint32_t flags)
 {
-	struct shadow_command c = {.verb = SHADOW_FORK, .value = m->pid};
+	struct shadow_command c = {
+		.verb = SHADOW_FORK, .value = m->pid, .flags = flags};
 	_cleanup_close_ int theirs = -1;
 	int r;
 

@@ -72,6 +72,7 @@ int process_launch_page(const struct process_launch *l, uint32_t pipes, uint8_t 
 	}
 	m.pipes = pipes;
 	m.terminal = l->on_terminal;
+	m.spread = l->spread;
 	*ret_len = ssi__process__launch__get_packed_size(&m);
 	data = malloc(*ret_len);
 	if (!data)
@@ -152,6 +153,7 @@ static int launch_from(struct process_launch *l, const Ssi__Process__Launch *m)
 		l->caller.groups[i] = m->groups[i];
 	l->umask = m->umask & 0777;
 	l->nice = m->nice;
+	l->spread = m->spread;
 	return limits_from(l, m);
 }
 

@@ -18,6 +18,7 @@ static inline bool shadow_command_ok(const struct shadow_command *c, size_t len)
 	case SHADOW_STOP:
 		return c->value > 0 && c->value < 65;
 	case SHADOW_FORK:
+	case SHADOW_REAP:
 		return c->value > 0;
 	case SHADOW_ACK:
 	case SHADOW_RESUME:

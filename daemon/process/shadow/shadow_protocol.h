@@ -24,6 +24,7 @@ enum {
 	SHADOW_DATA_MAX = 2048,
 	SHADOW_FDS_MAX = 20,
 	SHADOW_ARGS_MAX = 32,
+	SHADOW_KEPT_MAX = 1024,
 };
 
 enum shadow_verb {
@@ -39,9 +40,12 @@ enum shadow_verb {
 	SHADOW_EXEC = 8, /* as root; data: arguments, each with its NUL; descriptors: 3,
 			    4, ... */
 	SHADOW_FORK = 9, /* a child shadow with PID value; descriptor: its socket */
+	SHADOW_REAP = 10, /* the kept child with PID value: how it ended is known */
 };
 
 #define SHADOW_SETSID (1u << 0)
+/* Of FORK: the child becomes a process; it stays a zombie until REAP. */
+#define SHADOW_KEEP (1u << 1)
 
 struct shadow_command {
 	uint32_t verb;
@@ -56,10 +60,12 @@ struct shadow_command {
 #define SHADOW_COMMAND_HEAD __builtin_offsetof(struct shadow_command, data)
 
 enum shadow_kind {
-	SHADOW_HELLO = 1,   /* value: 1: it can become root */
+	SHADOW_HELLO = 1,   /* value: 1: it can become root; info: what ITIMER_REAL had, stopped
+			     * now: utime to go, stime between, in us */
 	SHADOW_SIGNAL = 2,  /* sequence, info */
 	SHADOW_FORKED = 3,  /* value: -errno; the child says HELLO */
 	SHADOW_REFUSED = 4, /* value: -errno of an EXEC, BECOME or STOP */
+	SHADOW_CHILD = 5,   /* value: a kept child; info: as its SIGCHLD */
 };
 
 struct shadow_report {

@@ -28,6 +28,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
@@ -49,6 +50,8 @@ static struct journal journal;
 static struct shadow_command command;
 static int given[SHADOW_FDS_MAX], n_given;
 static gid_t groups[GROUPS_MAX];
+static pid_t kept[SHADOW_KEPT_MAX]; /* children that are no shadows */
+static int n_kept;
 
 void shadow_main(void);
 SHADOW_START;
@@ -104,11 +107,58 @@ static void tell_value(uint32_t kind, long value)
 	tell(&r);
 }
 
-/* Children are shadows: nobody asks how they ended. */
+static int is_kept(pid_t pid)
+{
+	for (int i = 0; i < n_kept; i++)
+		if (kept[i] == pid)
+			return 1;
+	return 0;
+}
+
+static void tell_child(const siginfo_t *child)
+{
+	struct shadow_report r = {.kind = SHADOW_CHILD, .value = child->si_pid};
+
+	r.info.ssi_code = child->si_code;
+	r.info.ssi_status = child->si_status;
+	tell(&r);
+}
+
+/* The next child of whom there is such news; 0: none. */
+static pid_t next_child(siginfo_t *ret, int options)
+{
+	ret->si_pid = 0;
+	if (sys(SYS_waitid, P_ALL, 0, ret, options | WNOHANG, 0) < 0)
+		return 0;
+	return ret->si_pid;
+}
+
+/* Children are shadows, of which nobody asks how they ended; or kept, then one after the other
+ * is told and waits for REAP. */
 static void reap(void)
 {
-	while (sys(SYS_wait4, -1, 0, WNOHANG, 0) > 0)
-		;
+	siginfo_t child;
+
+	while (next_child(&child, WSTOPPED | WCONTINUED))
+		if (is_kept(child.si_pid))
+			tell_child(&child);
+	while (next_child(&child, WEXITED | WNOWAIT)) {
+		if (is_kept(child.si_pid)) {
+			tell_child(&child);
+			break;
+		}
+		(void)sys(SYS_wait4, child.si_pid, 0, WNOHANG, 0);
+	}
+}
+
+static void reap_kept(pid_t pid)
+{
+	if (sys(SYS_wait4, pid, 0, WNOHANG, 0) != pid)
+		return;
+	for (int i = 0; i < n_kept; i++)
+		if (kept[i] == pid)
+			kept[i--] = kept[--n_kept];
+	reap();
 }
 
 static void take_signal(void)
@@ -144,6 +194,7 @@ static void resume(uint64_t sequence)
 	acknowledged(sequence);
 	for (uint32_t i = 0; i < journal.n; i++)
 		tell(&journal.reports[(journal.first + i) % SHADOW_JOURNAL]);
+	reap();
 }
 
 /* The default action of @signal, once. */
@@ -219,6 +270,24 @@ static long place_fds(void)
 	return 0;
 }
 
+/* What survives exec(): the clock that runs for its process. */
+static void take_timer(struct itimerval *ret)
+{
+	struct itimerval none = {0};
+
+	(void)sys(SYS_setitimer, ITIMER_REAL, &none, ret);
+}
+
+static void hello(long can_rise, const struct itimerval *timer)
+{
+	struct shadow_report r = {.kind = SHADOW_HELLO, .value = can_rise};
+
+	r.info.ssi_utime = timer->it_value.tv_sec * 1000000ull + timer->it_value.tv_usec;
+	r.info.ssi_stime =
+		timer->it_interval.tv_sec * 1000000ull + timer->it_interval.tv_usec;
+	tell(&r);
+}
+
 static void open_signals(void)
 {
 	uint64_t all = ~0ull;
@@ -254,7 +323,7 @@ static long exec_as_root(struct shadow_command *c)
 }
 
 /* The child goes on in this loop, with a journal and a socket of its own. */
-static long fork_shadow(pid_t pid)
+static long fork_shadow(pid_t pid, int keep)
 {
 	struct clone_args args = {
 		.exit_signal = SIGCHLD, .set_tid = (uintptr_t)&pid, .set_tid_size = 1};
@@ -262,13 +331,18 @@ static long fork_shadow(pid_t pid)
 
 	if (n_given != 1 || !is_ours(given[0]))
 		return -EINVAL;
+	if (keep && n_kept == SHADOW_KEPT_MAX)
+		return -EAGAIN;
 	r = sys(SYS_setresuid, -1, 0, -1);
 	if (r < 0)
 		return r;
 	r = sys(SYS_clone3, &args, sizeof(args));
 	lower_rights();
+	if (r > 0 && keep)
+		kept[n_kept++] = pid;
 	if (r != 0)
 		return r;
+	n_kept = 0;
 	(void)sys(SYS_dup3, given[0], SHADOW_FD, 0);
 	sock = SHADOW_FD;
 	(void)sys(SYS_close_range, sock + 1, ~0u, 0);
@@ -307,9 +381,12 @@ static void obey(struct shadow_command *c)
 			tell_value(SHADOW_REFUSED, r);
 		break;
 	case SHADOW_FORK:
-		r = fork_shadow(c->value);
+		r = fork_shadow(c->value, c->flags & SHADOW_KEEP);
 		if (r < 0)
 			tell_value(SHADOW_FORKED, r);
+		break;
+	case SHADOW_REAP:
+		reap_kept(c->value);
 		break;
 	}
 }
@@ -382,6 +459,7 @@ static void wait_for_criu(void)
 void shadow_main(void)
 {
 	char root[] = "/";
+	struct itimerval timer = {0};
 
 	set_mask(~0ull);
 	sock = find_socket();
@@ -394,7 +472,8 @@ void shadow_main(void)
 	(void)sys(SYS_close_range, SHADOW_FD + 1, ~0u, 0);
 	(void)sys(SYS_chdir, root);
 	open_signals();
-	tell_value(SHADOW_HELLO, sys(SYS_setresuid, -1, user, 0) == 0);
+	take_timer(&timer);
+	hello(sys(SYS_setresuid, -1, user, 0) == 0, &timer);
 	for (;;) {
 		struct pollfd f[2] = {{.fd = sock, .events = POLLIN}, {.fd = signals}};
 

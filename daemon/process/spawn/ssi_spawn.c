@@ -12,8 +12,10 @@
  * Failure modes: no such program -> one line on its standard error and exit 127;
  * not executable, or the directory cannot be entered -> a line and 126, as a shell;
  * a page that makes no sense -> 125.
+ *
+ * With an Exec in the page it goes on in ssi_spawn_exec.c.
  */
-#include "process.pb-c.h"
+#include "ssi_spawn.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,15 +30,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum {
-	PAGE_FD = 3,
-	FIRST_FD = 4, /* the terminal, or the first pipe */
-	EXIT_PAGE = 125,
-	EXIT_CANNOT = 126,
-	EXIT_NOT_FOUND = 127,
-};
-
-static _Noreturn void fail(int status, const char *what, int error)
+_Noreturn void fail(int status, const char *what, int error)
 {
 	char line[4352];
 	int n;
@@ -60,12 +54,12 @@ static Ssi__Process__Launch *read_page(void)
 	return ssi__process__launch__unpack(NULL, st.st_size, page);
 }
 
-static char *string_of(const ProtobufCBinaryData *d)
+char *string_of(const ProtobufCBinaryData *d)
 {
 	return strndup((const char *)d->data, d->len);
 }
 
-static char **strings_of(const ProtobufCBinaryData *list, size_t n)
+char **strings_of(const ProtobufCBinaryData *list, size_t n)
 {
 	char **v = calloc(n + 1, sizeof(*v));
 
@@ -99,14 +93,22 @@ static int set_stdio(uint32_t pipes, uint32_t terminal)
 	return close_range(PAGE_FD, ~0u, 0) < 0 ? -errno : 0;
 }
 
-static void set_signals(void)
+static bool is_in(uint64_t set, int signal)
 {
-	sigset_t none;
+	return signal < 65 && set & 1ull << (signal - 1);
+}
+
+void set_signals(uint64_t ignored, uint64_t blocked)
+{
+	sigset_t mask;
 
 	for (int s = 1; s < _NSIG; s++)
-		(void)signal(s, SIG_DFL);
-	sigemptyset(&none);
-	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+		(void)signal(s, is_in(ignored, s) ? SIG_IGN : SIG_DFL);
+	sigemptyset(&mask);
+	for (int s = 1; s < _NSIG; s++)
+		if (is_in(blocked, s))
+			(void)sigaddset(&mask, s);
+	(void)sigprocmask(SIG_SETMASK, &mask, NULL);
 }
 
 /* ssi-init may be spared by the OOM killer; programs are not. */
@@ -141,7 +143,7 @@ static rlim_t lower(rlim_t a, rlim_t b)
 }
 
 /* What may not be raised stays as low as it is. */
-static void set_limit(const Ssi__Process__Limit *l)
+void set_limit(const Ssi__Process__Limit *l)
 {
 	struct rlimit now, want = {.rlim_cur = l->soft, .rlim_max = l->hard};
 
@@ -154,12 +156,27 @@ static void set_limit(const Ssi__Process__Limit *l)
 	(void)setrlimit(l->resource, &want);
 }
 
+static void become(const Ssi__Process__Launch *l)
+{
+	int r;
+
+	set_oom_score();
+	(void)umask(l->umask & 0777);
+	r = set_ids(l);
+	if (r < 0)
+		fail(EXIT_CANNOT, "cannot become the caller", -r);
+	(void)setpriority(PRIO_PROCESS, 0, l->nice);
+}
+
 int main(void)
 {
 	Ssi__Process__Launch *l = read_page();
 	char **argv, **envp, *cwd;
-	int r;
 
+	if (l && l->n_argv > 0 && l->exec) {
+		become(l);
+		run_exec(l);
+	}
 	/* The session first: its leader alone takes a terminal. */
 	(void)setsid();
 	if (!l || l->n_argv == 0 || set_stdio(l->pipes, l->terminal) < 0)
@@ -169,17 +186,12 @@ int main(void)
 	cwd = string_of(&l->cwd);
 	if (!argv || !envp || !cwd || !argv[0])
 		fail(EXIT_CANNOT, "ssi-spawn", ENOMEM);
-	set_oom_score();
-	(void)umask(l->umask & 0777);
-	r = set_ids(l);
-	if (r < 0)
-		fail(EXIT_CANNOT, "cannot become the caller", -r);
-	(void)setpriority(PRIO_PROCESS, 0, l->nice);
+	become(l);
 	for (size_t i = 0; i < l->n_limits; i++)
 		set_limit(l->limits[i]);
 	if (chdir(cwd) < 0)
 		fail(EXIT_CANNOT, cwd, errno);
-	set_signals();
+	set_signals(0, 0);
 	environ = envp; /* execvp() looks for PATH there */
 	(void)execvp(argv[0], argv);
 	fail(errno == ENOENT ? EXIT_NOT_FOUND : EXIT_CANNOT, argv[0], errno);

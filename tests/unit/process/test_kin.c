@@ -1,0 +1,278 @@
+#include "process_fixture.h"
+
+#include "process.pb-c.h"
+
+#include <signal.h>
+#include <string.h>
+#include <sys/wait.h>
+
+enum { LEADER = 3000008, PARENT = 3000009, COMER = 3000010 };
+
+/* What node 2 was told: how the comer fared, and signals. */
+static Ssi__Process__ChangedRequest changed;
+static size_t n_changed;
+static int signalled, signalled_pid;
+static enum rpc_status changed_answer, where_answer;
+
+static enum rpc_status on_remote(uint16_t method, const ProtobufCMessage *request)
+{
+	static Ssi__Process__WhereReply where;
+
+	ssi__process__where_reply__init(&where);
+	where.place = THERE;
+	remote_reply = NULL;
+	if (method == PROCESS_CHANGED) {
+		changed = *(const Ssi__Process__ChangedRequest *)(const void *)request;
+		n_changed++;
+		return changed_answer;
+	}
+	if (method == PROCESS_SIGNAL) {
+		const Ssi__Process__SignalRequest *q = (const void *)request;
+
+		signalled = q->signal;
+		signalled_pid = q->pid;
+	}
+	if (method == PROCESS_WHERE) {
+		remote_reply = &where.base;
+		return where_answer;
+	}
+	return RPC_OK;
+}
+
+static int setup(void **state)
+{
+	n_changed = 0;
+	signalled = 0;
+	changed_answer = where_answer = RPC_OK;
+	remote = on_remote;
+	there_first = 3000000;
+	there_up = true;
+	process_fixture_open();
+	return 0;
+}
+
+static bool is_gone(pid_t pid)
+{
+	struct proc_stat s;
+
+	return proc_stat_read(space_proc_fd(space), pid, &s) < 0;
+}
+
+/* Nothing is left for the next test. */
+static int teardown(void **state)
+{
+	struct process_record d;
+
+	changed_answer = RPC_OK;
+	(void)kill(COMER, SIGKILL);
+	wait_until(is_gone(COMER) && process_record(room, COMER, &d) == PROCESS_E_ABSENT);
+	where_answer = RPC_NOT_FOUND;
+	wait_until(is_gone(PARENT) && is_gone(LEADER));
+	process_fixture_close();
+	return 0;
+}
+
+static const struct process_member comer = {.pid = COMER,
+					    .ppid = PARENT,
+					    .pgid = COMER,
+					    .sid = LEADER,
+					    .app = LEADER,
+					    .uid = 1000,
+					    .gid = 1000,
+					    .generation = 1};
+static const struct process_member parent = {.pid = PARENT,
+					     .ppid = LEADER,
+					     .pgid = LEADER,
+					     .sid = LEADER,
+					     .app = LEADER,
+					     .uid = 1000,
+					     .gid = 1000};
+
+static bool runs(const char *name, struct proc_stat *ret)
+{
+	return proc_stat_read(space_proc_fd(space), COMER, ret) == 0 &&
+	       !strcmp(ret->comm, name);
+}
+
+/* It blocks all signals, as its shadow did: ssi-spawn would not. */
+static void come(const char *path, const char *name, struct proc_stat *ret)
+{
+	assert_int_equal(process_come_exec(room, &comer, &parent, path, NULL, 0), 0);
+	wait_until(runs(name, ret) || ret->state == 'Z');
+}
+
+static void it_has_its_family_about_it(void **state)
+{
+	struct process_record d;
+	struct proc_stat s = {0}, p = {0};
+
+	come("/usr/bin/yes", "yes", &s);
+	assert_int_equal(s.ppid, PARENT);
+	assert_int_equal(s.pgid, COMER);
+	assert_int_equal(s.sid, LEADER);
+	assert_int_equal(proc_stat_read(space_proc_fd(space), PARENT, &p), 0);
+	assert_int_equal(p.pgid, LEADER);
+	assert_int_equal(p.sid, LEADER);
+	assert_true(room_is_shadow(room, PARENT) && room_is_shadow(room, LEADER));
+	/* Kin are nobody's processes here. */
+	assert_int_equal(process_record(room, PARENT, &d), PROCESS_E_ABSENT);
+	assert_int_equal(process_record(room, COMER, &d), 0);
+	assert_true(d.moving && d.state == PROCESS_GUEST);
+	process_come_commit(room, COMER);
+	assert_int_equal(process_record(room, COMER, &d), 0);
+	assert_true(!d.moving);
+}
+
+static void its_end_is_told_as_it_was(void **state)
+{
+	struct process_record d;
+	struct proc_stat s = {0};
+
+	come("/usr/bin/yes", "yes", &s);
+	process_come_commit(room, COMER);
+	changed_answer = RPC_DOWN;
+	assert_int_equal(kill(COMER, SIGKILL), 0);
+	wait_until(n_changed > 0);
+	assert_int_equal(changed.what, SSI__PROCESS__CHANGED_REQUEST__WHAT__ENDED);
+	assert_int_equal(changed.code, CLD_KILLED);
+	assert_int_equal(changed.status, SIGKILL);
+	turn_for(500 * NSEC_PER_MSEC);
+	assert_true(!is_gone(COMER)); /* its PID is taken until its home knows */
+	changed_answer = RPC_OK;
+	wait_until(is_gone(COMER));
+	assert_int_equal(process_record(room, COMER, &d), PROCESS_E_ABSENT);
+	/* The next one finds its kin standing, and is dead when it comes. */
+	n_changed = 0;
+	come("/usr/bin/yes", "yes", &s);
+	assert_int_equal(kill(COMER, SIGKILL), 0);
+	wait_until(is_gone(COMER));
+	assert_int_equal(n_changed, 0);
+	process_come_commit(room, COMER);
+	wait_until(n_changed > 0);
+	assert_int_equal(changed.code, CLD_KILLED);
+	wait_until(process_record(room, COMER, &d) == PROCESS_E_ABSENT);
+}
+
+static void a_stop_is_told(void **state)
+{
+	struct proc_stat s = {0};
+
+	come("/usr/bin/yes", "yes", &s);
+	process_come_commit(room, COMER);
+	assert_int_equal(kill(COMER, SIGSTOP), 0);
+	wait_until(n_changed == 1);
+	assert_int_equal(changed.what, SSI__PROCESS__CHANGED_REQUEST__WHAT__STOPPED);
+	assert_int_equal(changed.status, SIGSTOP);
+	assert_int_equal(kill(COMER, SIGCONT), 0);
+	wait_until(n_changed == 2);
+	assert_int_equal(changed.what, SSI__PROCESS__CHANGED_REQUEST__WHAT__WENT_ON);
+}
+
+static void one_that_does_not_come_leaves_nothing(void **state)
+{
+	struct process_record d;
+	struct proc_stat s = {0};
+
+	come("/usr/bin/yes", "yes", &s);
+	process_come_abort(room, COMER);
+	wait_until(is_gone(COMER));
+	assert_int_equal(process_record(room, COMER, &d), PROCESS_E_ABSENT);
+	assert_int_equal(n_changed, 0);
+	/* Nor one that ends before it is said to come. */
+	come("/usr/bin/yes", "yes", &s);
+	assert_int_equal(kill(COMER, SIGKILL), 0);
+	wait_until(is_gone(COMER));
+	assert_int_equal(n_changed, 0);
+	process_come_abort(room, COMER);
+}
+
+static void a_signal_to_kin_goes_by_its_home(void **state)
+{
+	struct proc_stat s = {0};
+
+	come("/usr/bin/yes", "yes", &s);
+	process_come_commit(room, COMER);
+	assert_int_equal(kill(PARENT, SIGUSR1), 0);
+	wait_until(signalled == SIGUSR1);
+	assert_int_equal(signalled_pid, PARENT);
+	assert_true(room_is_shadow(room, PARENT));
+	assert_int_equal(kill(PARENT, SIGKILL), 0);
+	wait_until(signalled == SIGKILL);
+	assert_int_equal(signalled_pid, PARENT);
+}
+
+static void kin_end_with_whom_they_stand_for(void **state)
+{
+	struct proc_stat s = {0};
+
+	come("/usr/bin/yes", "yes", &s);
+	process_come_commit(room, COMER);
+	where_answer = RPC_NOT_FOUND;
+	wait_until(is_gone(PARENT) && is_gone(LEADER));
+	assert_true(runs("yes", &s));
+	assert_int_equal(s.ppid, 1);
+	assert_int_equal(s.sid, LEADER); /* which has no leader any more */
+	assert_int_equal(signalled, 0);
+	assert_int_equal(kill(COMER, SIGKILL), 0);
+	wait_until(n_changed > 0);
+	assert_int_equal(changed.what, SSI__PROCESS__CHANGED_REQUEST__WHAT__ENDED);
+	wait_until(is_gone(COMER));
+}
+
+static void a_successor_of_ssid_is_told_as_well(void **state)
+{
+	struct proc_stat s = {0};
+
+	come("/usr/bin/yes", "yes", &s);
+	process_come_commit(room, COMER);
+	process_fixture_close();
+	assert_int_equal(kill(COMER, SIGKILL), 0);
+	process_fixture_open();
+	wait_until(n_changed > 0);
+	assert_int_equal(changed.what, SSI__PROCESS__CHANGED_REQUEST__WHAT__ENDED);
+	assert_int_equal(changed.status, SIGKILL);
+	assert_int_equal(changed.code, CLD_KILLED);
+	wait_until(is_gone(COMER));
+	where_answer = RPC_NOT_FOUND;
+	wait_until(is_gone(PARENT) && is_gone(LEADER));
+}
+
+static void who_really_runs_here_has_no_kin(void **state)
+{
+	struct process_member other = comer;
+
+	other.pid = 2000010; /* of this node */
+	assert_int_equal(process_come_exec(room, &other, &parent, "/usr/bin/yes", NULL, 0),
+			 PROCESS_E_TAKEN);
+	other = parent;
+	other.pid = 2000009;
+	assert_int_equal(process_come_exec(room, &comer, &other, "/usr/bin/yes", NULL, 0),
+			 PROCESS_E_TAKEN);
+	assert_true(is_gone(COMER));
+}
+
+static int tests(void)
+{
+	const struct CMUnitTest all[] = {
+		cmocka_unit_test_setup_teardown(it_has_its_family_about_it, setup, teardown),
+		cmocka_unit_test_setup_teardown(its_end_is_told_as_it_was, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_stop_is_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_that_does_not_come_leaves_nothing, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(a_signal_to_kin_goes_by_its_home, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(kin_end_with_whom_they_stand_for, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(a_successor_of_ssid_is_told_as_well, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(who_really_runs_here_has_no_kin, setup,
+						teardown),
+	};
+
+	return cmocka_run_group_tests_name("process kin", all, NULL, NULL);
+}
+
+int main(int argc, char **argv)
+{
+	return process_fixture_main(argc, argv, tests);
+}
