@@ -29,6 +29,7 @@ static const char help[] =
 	"      --nodes A,B,... start it on the first of these that is up\n"
 	"      --best          start it on the least loaded node (of --nodes, if "
 	"given)\n"
+	"      --spread        programs that it starts may begin on other nodes\n"
 	"      --app NAME      a name for the application\n"
 	"  -t, --tty           give it a terminal, also when there is none here\n"
 	"  -T, --no-tty        give it pipes, also when there is a terminal here\n";
@@ -39,6 +40,7 @@ static const struct option options[] = {
 	{"node", required_argument, NULL, 'n'},
 	{"nodes", required_argument, NULL, 'N'},
 	{"best", no_argument, NULL, 'B'},
+	{"spread", no_argument, NULL, 's'},
 	{"app", required_argument, NULL, 'a'},
 	{"tty", no_argument, NULL, 't'},
 	{"no-tty", no_argument, NULL, 'T'},
@@ -48,7 +50,7 @@ static const struct option options[] = {
 enum { NODES_MAX = 1024 };
 
 static struct {
-	bool background, best, tty, no_tty;
+	bool background, best, spread, tty, no_tty;
 	const char *id_path;
 	FILE *id_file;
 	char *app;
@@ -82,6 +84,9 @@ static void on_option(int val, const char *argument)
 		break;
 	case 'B':
 		arguments.best = true;
+		break;
+	case 's':
+		arguments.spread = true;
 		break;
 	case 't':
 	case 'T':
@@ -174,6 +179,7 @@ static void send_run(struct session *s, char **argv)
 	body.nodes = arguments.nodes;
 	body.n_nodes = arguments.n_nodes;
 	body.best = arguments.best;
+	body.spread = arguments.spread;
 	fill_limits(&body);
 	fill_streams(&body, fds, &n_fds);
 	q.body_case = SSI__CONTROL__REQUEST__BODY_RUN;

@@ -104,6 +104,7 @@ static enum rpc_status launch_of(struct control_connection *c, const Ssi__Contro
 	l->umask = q->umask & 0777;
 	l->nice = q->nice;
 	l->name = q->app;
+	l->spread = q->spread;
 	l->argv = texts_of(q->argv, q->n_argv);
 	l->envp = texts_of(q->envp, q->n_envp);
 	l->cwd = text_of(&q->cwd);

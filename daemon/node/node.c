@@ -22,6 +22,7 @@
 #include "log.h"
 #include "membership.h"
 #include "migration.h"
+#include "placement.h"
 #include "process.h"
 #include "rpc.h"
 #include "space.h"
@@ -51,6 +52,7 @@ struct node {
 	struct console *console;
 	struct criu *criu;
 	struct checkpoint_room *checkpoint;
+	struct placement *placement;
 	struct migration_room *migration;
 	struct hotplug *hotplug;
 	struct control *control;
@@ -110,6 +112,7 @@ static void on_view(void *owner, const struct membership_view *view)
 		if (view->nodes[i].state == MEMBER_LOST)
 			stream_on_node_lost(n->stream, view->nodes[i].id);
 	process_on_view(n->process);
+	placement_on_view(n->placement);
 	migration_on_view(n->migration);
 	fence_command_on_view(n->fence_command, view);
 }
@@ -207,6 +210,11 @@ static void on_stop_of(void *owner, pid_t pid, int signal)
 	process_on_stop(((struct node *)owner)->process, pid, signal);
 }
 
+static void on_exec_of(void *owner, const struct space_exec *exec)
+{
+	placement_on_exec(((struct node *)owner)->placement, exec);
+}
+
 static void on_sigchld(void *owner)
 {
 	process_on_sigchld(((struct node *)owner)->process);
@@ -302,7 +310,8 @@ static int build_membership(struct node *n)
 
 static int build_space(struct node *n, const struct space_config *config)
 {
-	static const struct space_events events = { on_exit_of, on_stop_of, on_space_lost };
+	static const struct space_events events = { on_exit_of, on_stop_of, on_space_lost,
+						     on_exec_of };
 	int r = space_new(&n->space, n->env, config, &events, n);
 
 	if (r != 0)
@@ -363,6 +372,11 @@ static int build_moves(struct node *n)
 		.process = n->process, .stream = n->stream, .console = n->console,
 		.criu = n->criu, .events = events_sink(n->events),
 	};
+	struct placement_neighbours pn = {
+		.env = n->env, .space = n->space, .rpc = n->rpc, .membership = n->membership,
+		.process = n->process, .stream = n->stream,
+		.libexec_dir = n->config->libexec_dir,
+	};
 	struct checkpoint_config cc = {
 		.directory = n->config->checkpoint_dir,
 		.seal_key = n->identity.seal_key,
@@ -373,6 +387,8 @@ static int build_moves(struct node *n)
 	int r;
 
 	r = checkpoint_room_new(&n->checkpoint, &cn, &cc);
+	if (r == 0)
+		r = placement_new(&n->placement, &pn);
 	if (r == 0)
 		r = migration_room_new(&n->migration, &mn);
 	return err_fold(r);

@@ -90,6 +90,7 @@ enum {
 	RPC_ROOM_CONSENSUS = 7,
 	RPC_ROOM_HOTPLUG = 8,
 	RPC_ROOM_EVENTS = 9,
+	RPC_ROOM_PLACEMENT = 10,
 };
 
 int rpc_new(struct rpc **ret, const struct env *env, node_id self);

@@ -1,0 +1,171 @@
+"""Programs of a spread application begin on other nodes, and nobody in it can tell."""
+import json
+import re
+import signal
+
+import lab
+from lab import PROGRAMS, until
+
+N_JOBS = 60
+JOBS = (f"seq {N_JOBS} | xargs -P 8 -I @ {PROGRAMS}/burn 60 @")
+
+
+class Spread(lab.Tests):
+    def spread(self, *command, node="n1", cwd="/shared/work", **more):
+        return self.lab.run(node, "ssi-run", "--spread", *command, cwd=cwd, **more)
+
+    def nothing_is_left(self):
+        """No process of an application, and no shadow, on any node."""
+        def left():
+            found = [f"{p}" for p in self.lab.processes().values()]
+            for node in self.lab.nodes:
+                text = self.lab.run(node, "sh", "-c",
+                                    "find /proc -maxdepth 2 -name exe -lname '*/ssi-s[hp]*' 2>/dev/null",
+                                    user="root").text
+                found += [f"{node} {line}" for line in text.split()]
+            return found
+        until(lambda: not left(), 20, left)
+
+    def check_jobs(self, r):
+        """Each of the jobs has run once; where they ran."""
+        self.assertEqual((r.status, r.err), (0, b""), r)
+        lines = [line.split() for line in r.text.splitlines()]
+        self.assertEqual(sorted(int(word) for word, _ in lines), list(range(1, N_JOBS + 1)))
+        self.nothing_is_left()
+        return [node for _, node in lines]
+
+    def test_a_program_inherits_elsewhere_what_it_does_here(self):
+        for user in ["ssi", "root"]:
+            plain = self.lab.run("n1", "ssi-run", f"{PROGRAMS}/heir", "plain", cwd="/shared/work",
+                                 user=user)
+            spread = self.spread(f"{PROGRAMS}/heir", "where", user=user)
+            self.assertEqual((plain.status, plain.err), (11, b""), plain)
+            self.assertEqual((spread.status, spread.err), (11, b""), spread)
+            self.assertEqual(spread.text, plain.text)
+            where = dict(line.rsplit(" ", 1) for line in
+                         self.lab.run("n1", "cat", "/shared/work/where").text.splitlines())
+            away = {what for what, node in where.items() if node != "n1"}
+            # What shares a descriptor's offset stays; else these have been elsewhere.
+            self.assertGreaterEqual(away, {"inherit", "family", "leader", "signal parent", "stop",
+                                           "alarm", "pending", "append", "exit 255", "kill 15",
+                                           "grandchild"}, where)
+            self.lab.run("n1", "rm", "/shared/work/where", "/shared/work/plain", user=user)
+            self.nothing_is_left()
+
+    def test_jobs_go_where_there_is_room(self):
+        where = self.check_jobs(self.spread("sh", "-c", JOBS))
+        self.assertEqual(set(where), {"n1", "n2", "n3"})
+        self.assertGreaterEqual(len([node for node in where if node != "n1"]), N_JOBS // 2, where)
+
+    def test_make_builds_the_same_on_three_nodes_as_on_one(self):
+        sources = "".join(f"int f{k}(int x) {{ return x * {k} + __LINE__; }}\n" * 1 for k in range(3))
+        self.lab.run("n1", "sh", "-c", "mkdir -p /shared/work/c && cd /shared/work/c && "
+                     "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16; do "
+                     'printf "%s\\nint g$i(void) { return $i; }\\n" "$1" | sed "s/f\\([0-9]\\)(/f\\1_$i(/" >m$i.c; '
+                     "done; "
+                     "printf 'int main(void) { return 0; }\\n' >main.c; "
+                     "printf '#!/bin/sh\\nuname -n >>where\\nexec cc \"$@\"\\n' >cc; chmod 755 cc",
+                     "sh", sources, check=True)
+        self.lab.run("n1", "sh", "-c", "printf 'CC = ./cc\\nCFLAGS = -O2\\n"
+                     "OBJECTS = main.o $(patsubst %%,m%%.o,$(shell seq 16))\\n"
+                     "program: $(OBJECTS)\\n\\t$(CC) -o $@ $(OBJECTS)\\n' >/shared/work/c/Makefile", check=True)
+        there = "/shared/work/c"
+        r = self.lab.run("n1", "make", "-s", "-j8", cwd=there)
+        self.assertEqual((r.status, r.err), (0, b""), r)
+        plain = self.lab.run("n1", "sh", "-c", "sha256sum *.o program && rm -f *.o program where", cwd=there).text
+        r = self.spread("make", "-s", "-j8", cwd=there)
+        self.assertEqual((r.status, r.err), (0, b""), r)
+        self.assertEqual(self.lab.run("n2", "sh", "-c", "sha256sum *.o program", cwd=there).text, plain)
+        where = self.lab.run("n1", "cat", "where", cwd=there).text.split()
+        self.assertEqual(len(where), 18)
+        self.assertGreaterEqual(len([node for node in where if node != "n1"]), 9, where)
+        # A broken file stops it, with the compiler's own words.
+        self.lab.run("n1", "sh", "-c", "echo 'int broken(' >m7.c", cwd=there, check=True)
+        r = self.spread("make", "-s", "-j8", cwd=there)
+        self.assertEqual(r.status, 2, r)
+        self.assertRegex(r.err.decode(), r"m7\.c:1:\d+: error")
+        self.assertRegex(r.err.decode(), r"make: \*\*\* .*m7\.o")
+        self.nothing_is_left()
+
+    def test_what_is_a_nodes_own_keeps_a_program_there(self):
+        # Two burners, so that there is room elsewhere only.
+        burn = f"{PROGRAMS}/burn 3000 x >/dev/null & {PROGRAMS}/burn 3000 x >/dev/null & sleep 0.3; "
+        self.lab.run("n1", "touch", "/tmp/file", check=True)
+        for command in ["cd /tmp && uname -n", "uname -n </etc/passwd", "sleep 0.5 | uname -n",
+                        "cat /proc/sys/kernel/hostname /tmp/file", "chrt --other 0 taskset 1 uname -n"]:
+            r = self.spread("sh", "-c", f"{burn} ({command}); kill %1 %2 2>/dev/null; exit 0")
+            self.assertEqual((r.status, r.text.split()[-1:]), (0, ["n1"]), f"{command}: {r}")
+        r = self.spread("sh", "-c", f"{burn} uname -n; kill %1 %2 2>/dev/null; exit 0")
+        self.assertIn(r.text, ["n2\n", "n3\n"])
+        self.nothing_is_left()
+
+    def test_a_job_can_be_signalled_and_comes_home(self):
+        running = self.start("n1", "ssi-run", "--spread", "-o", "@ID@", "sh", "-c",
+                             f"for i in 1 2 3; do ({PROGRAMS}/burn 120000 $i; echo $i ended $?) & done; wait",
+                             cwd="/shared/work")
+
+        def away():
+            return [p for p in self.lab.processes().values()
+                    if "burn" in p["command"] and p["node"] != "n1" and p["home"] == "n1"
+                    and "sh -c" not in p["command"]]
+        job = until(away)[0]
+        r = self.lab.run("n3", "ssi-migrate", "--json", str(job["pid"]), "n1")
+        self.assertEqual(r.status, 0, r)
+        self.assertEqual(json.loads(r.text)["to"], "n1")
+        self.assertEqual(self.lab.where(int(job["pid"])), "n1")
+        for p in self.lab.processes().values():
+            if p["command"].startswith(f"{PROGRAMS}/burn"):
+                self.lab.run("n2", "ssi-run", "--node", p["node"], "kill", "-TERM", str(p["pid"]), check=True)
+        r = running.result(30)
+        self.assertEqual(sorted(r.text.splitlines()), [f"{k} ended 143" for k in (1, 2, 3)], r)
+        self.nothing_is_left()
+
+    def test_nobody_notices_that_ssid_is_killed(self):
+        for nodes in [["n1"], ["n2", "n3"]]:
+            running = self.start("n1", "ssi-run", "--spread", "sh", "-c", JOBS, cwd="/shared/work")
+            for _ in range(3):
+                running.expect(r"^\d+ n", start=len(running.read()))
+                for node in nodes:
+                    self.lab.kill_ssid(node)
+                    self.lab.command("start", node)
+            self.check_jobs(running.result(120))
+
+    def test_ssid_may_die_at_each_step(self):
+        points = [("n1", "placement.asked"), ("n1", "placement.left"),
+                  ("n2", "placement.ready"), ("n2", "placement.committed")]
+        for node, point in points:
+            with self.subTest(point):
+                # The others take no part, so that it is n2 that is asked.
+                self.lab.run(node, "ssi-admin", "fault", point, "kill", user="root", check=True)
+                before = self.lab.run(node, "cat", "/run/ssi/ssid.pid", user="root").text
+                running = self.start("n1", "ssi-run", "--spread", "sh", "-c", JOBS, cwd="/shared/work")
+
+                def died(node=node, before=before):
+                    text = self.lab.run(node, "sh", "-c", "cat /run/ssi/ssid.pid; kill -0 $(cat /run/ssi/ssid.pid)",
+                                        user="root")
+                    return text.status != 0 or text.text.strip() != before.strip()
+                until(died, 30)
+                self.lab.command("start", node)
+                self.check_jobs(running.result(120))
+
+    def test_a_lost_node_takes_its_jobs_only(self):
+        running = self.start("n1", "ssi-run", "--spread", "sh", "-c",
+                             f"for i in 1 2 3 4 5 6; do ({PROGRAMS}/burn 4000 $i; echo job $i status $?) & done; "
+                             "wait", cwd="/shared/work")
+
+        def lost_ones():
+            return [p for p in self.lab.processes().values()
+                    if p["command"].startswith(f"{PROGRAMS}/burn") and p["node"] == "n2"]
+        jobs = until(lost_ones)
+        self.lab.command("kill", "n2")
+        r = running.result(120)
+        self.lab.command("start", "n2")
+        status = dict(re.findall(r"^job (\d) status (\d+)$", r.text, re.MULTILINE))
+        self.assertEqual(len(status), 6, r)
+        killed = {job["command"].split()[-1] for job in jobs}
+        self.assertEqual({k for k, v in status.items() if v == str(128 + signal.SIGKILL)}, killed, r)
+        self.assertEqual({v for k, v in status.items() if k not in killed}, {"0"}, r)
+        self.lab.settle()
+
+
+lab.main()
