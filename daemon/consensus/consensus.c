@@ -256,6 +256,9 @@ static void look_at_leading(struct consensus *c)
 		last = consensus_servers_last(c);
 		c->leading = false;
 		c->term_led = r->current_term;
+		c->followed_before = c->followed;
+		if (c->voted_term == c->term_led && c->voted > c->followed)
+			c->followed_before = c->voted;
 		c->barrier_index = 0;
 		/* One change at a time, whoever began it. */
 		r->configuration_uncommitted_index =
@@ -266,6 +269,9 @@ static void look_at_leading(struct consensus *c)
 
 void consensus_enter(struct consensus *c)
 {
+	/* Whatever comes now may end it. */
+	if (c->open && c->raft.state == RAFT_LEADER)
+		c->followed = env_now(c->env);
 	c->inside++;
 }
 
@@ -304,6 +310,18 @@ static void on_ticker(struct env_timer *timer)
 	consensus_leave(c);
 }
 
+/* One more vote for this node: who gave it follows no earlier leader any more. */
+static void note_vote(struct consensus *c, nsec_t followed,
+		      const struct raft_request_vote_result *v)
+{
+	if (!v->vote_granted || v->pre_vote == raft_tribool_true ||
+	    v->term != c->raft.current_term)
+		return;
+	if (c->voted_term != v->term || c->voted < followed)
+		c->voted = followed;
+	c->voted_term = v->term;
+}
+
 /* When what the other clock says was sent: an echo of ours, or kept to be one. */
 static void note_sent(struct consensus *c, struct consensus_peer *peer, nsec_t sent,
 		      const struct raft_message *m)
@@ -312,6 +330,7 @@ static void note_sent(struct consensus *c, struct consensus_peer *peer, nsec_t s
 	    m->append_entries.term >= c->raft.current_term) {
 		c->taken_term = m->append_entries.term;
 		c->taken = sent;
+		c->followed = env_now(c->env);
 	} else if (m->type == RAFT_IO_APPEND_ENTRIES_RESULT && peer &&
 		   m->append_entries_result.term == c->raft.current_term &&
 		   sent <= env_now(c->env)) {
@@ -323,7 +342,7 @@ static void note_sent(struct consensus *c, struct consensus_peer *peer, nsec_t s
 }
 
 void consensus_receive(struct consensus *c, node_id from, const char *address,
-		       nsec_t sent, struct raft_message *m)
+		       nsec_t when, struct raft_message *m)
 {
 	struct consensus_peer *peer = consensus_peer(c, from);
 	uint64_t last, last_term;
@@ -342,7 +361,10 @@ void consensus_receive(struct consensus *c, node_id from, const char *address,
 		c->leader_heard = env_now(c->env);
 	consensus_enter(c);
 	if (consensus_guard_message(c, m)) {
-		note_sent(c, peer, sent, m);
+		if (m->type == RAFT_IO_REQUEST_VOTE_RESULT)
+			note_vote(c, when, &m->request_vote_result);
+		else
+			note_sent(c, peer, when, m);
 		c->on_message(&c->io, m);
 		consensus_guard_after(c, m, last, last_term);
 	}
@@ -569,6 +591,11 @@ nsec_t consensus_followed_at(const struct consensus *c)
 	return n ? followed[n / 2] : 0;
 }
 
+nsec_t consensus_followed_before(const struct consensus *c)
+{
+	return c->followed_before;
+}
+
 /* Life. */
 
 /* The first entry says who the servers are, and a term in which to write it. */
@@ -650,6 +677,7 @@ int consensus_new(struct consensus **ret, const struct env *env,
 	c->turn.cb = on_turn;
 	c->retry.cb = on_retry;
 	c->backoff = CONSENSUS_BACKOFF_MIN;
+	c->followed = env_now(env); /* before that: nobody knows */
 	STAILQ_INIT(&c->queued);
 	STAILQ_INIT(&c->gets);
 	STAILQ_INIT(&c->pending);

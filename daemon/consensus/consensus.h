@@ -92,6 +92,9 @@ const struct consensus_server *consensus_servers(const struct consensus *c, size
 /* Leader: the latest moment (env_now()) of which it is known that a majority of the voters
  * still followed this node then: what they have answered was sent at that moment or later. */
 nsec_t consensus_followed_at(const struct consensus *c);
+/* Leader: the latest moment at which a majority may still have followed an earlier one: no
+ * consensus_followed_at() of theirs was later.  By what those who elected this node knew. */
+nsec_t consensus_followed_before(const struct consensus *c);
 
 /* @result: 0, committed and applied here; CONSENSUS_E_LOST; or -errno and nothing was
  * proposed.  Later, never inline. */

@@ -191,9 +191,13 @@ struct consensus {
 	int lent_role;
 	uint64_t taken_term; /* of the newest AppendRequest that libraft had, ... */
 	nsec_t taken;	     /* ... and when its sender sent it */
+	nsec_t followed;     /* this node last took one, or led; at least its start */
+	uint64_t voted_term; /* the last that it was given votes in, ... */
+	nsec_t voted;	     /* ... and the latest ->followed of those who gave them */
 
 	/* leading */
 	uint64_t term_led;	/* libraft leads, the barrier is for this term */
+	nsec_t followed_before; /* the latest ->followed of those who elected it */
 	uint64_t barrier_index; /* 0: not proposed yet */
 	struct raft_barrier *barrier;
 	bool leading; /* the barrier is applied */
@@ -325,6 +329,7 @@ extern const struct rpc_method consensus_methods[];
 int consensus_wire_send(struct consensus *c, node_id node, const struct raft_message *m,
 			nsec_t timeout, rpc_done_cb done, void *owner,
 			struct rpc_request **ret);
-/* consensus.c: @m's memory becomes the room's */
+/* consensus.c: @m's memory becomes the room's.  @when: of append and its answer, when it was sent
+ * by the leader's clock; of a vote, when by ours its sender followed an earlier one. */
 void consensus_receive(struct consensus *c, node_id from, const char *address,
-		       nsec_t sent, struct raft_message *m);
+		       nsec_t when, struct raft_message *m);

@@ -136,6 +136,7 @@ static int send_voted(const struct out *o, const struct raft_request_vote_result
 	q.term = v->term;
 	q.granted = v->vote_granted;
 	q.pre_vote = v->pre_vote == raft_tribool_true;
+	q.followed_ago = env_now(o->c->env) - o->c->followed;
 	return call(o, METHOD_VOTED, &q.base, RPC_NO_BULK);
 }
 
@@ -338,6 +339,7 @@ RPC_HANDLER(on_vote, struct consensus, Ssi__Consensus__VoteRequest)
 RPC_HANDLER(on_voted, struct consensus, Ssi__Consensus__VotedRequest)
 {
 	struct raft_message m = {.type = RAFT_IO_REQUEST_VOTE_RESULT};
+	nsec_t now = env_now(self->env);
 
 	m.request_vote_result = (struct raft_request_vote_result){
 		.term = req->term,
@@ -347,7 +349,8 @@ RPC_HANDLER(on_voted, struct consensus, Ssi__Consensus__VotedRequest)
 	if (!req->term || req->term >= NUMBER_MAX || bulk.iov_len)
 		refuse(call);
 	else
-		take(self, call, NULL, 0, &m);
+		take(self, call, NULL,
+		     req->followed_ago < now ? now - req->followed_ago : 0, &m);
 }
 
 static int unpack_snapshot(const Ssi__Consensus__SnapshotRequest *req,

@@ -42,6 +42,9 @@ void membership_find_referred(struct membership *m, node_id leader)
 	if (leader == m->target)
 		return;
 	m->target = leader;
+	/* The last one may be dead: a new leader does not wait for long. */
+	if (m->renewing && m->asked != leader)
+		rpc_cancel(m->rpc, TAKE(m->renewing));
 	if (!m->renewing && !m->left)
 		(void)env_arm(m->env, &m->renew_timer, 0);
 }

@@ -169,6 +169,7 @@ struct membership_leader {
 	struct membership_lease *leases;
 	struct env_timer watch, flush;
 	nsec_t watched_at;
+	nsec_t patient_until; /* nobody is lost before */
 	size_t load_turn; /* whose loads come next */
 	size_t n_joins;
 };

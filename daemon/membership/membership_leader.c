@@ -17,8 +17,9 @@
  * only to a member that is UP in next, and one that was made LOST there is UP
  * again only after that view is committed.  With a new leader: a lease lasts no
  * longer than a lease after the last moment at which a majority was known to
- * follow the leader who gave it; the new one was elected by a majority after that
- * moment, and calls nobody lost before a lease of its own has passed.
+ * follow the leader who gave it; one of that majority has elected the new one, and
+ * said with its vote when it last followed the other.  From there on the new one counts
+ * the leases that it knows nothing of (consensus_followed_before()).
  */
 #include "membership_internal.h"
 
@@ -32,9 +33,12 @@ enum {
 	MARGIN_FRACTION = 8, /* of a lease, for clocks that drift */
 	ALONE_FRACTION = 4,  /* without a majority for this long: no more leases */
 	GONE_LEASES = 5,     /* silent for this long: another gets its vote */
+	GRACE_FRACTION = 2,  /* from its election on, to find a new leader: also after the lease */
 	WATCH_FRACTION = 20, /* between looks */
 	STALL_FRACTION = 4,  /* this late: we stood still */
 };
+
+#define COME NSEC_PER_MSEC /* for a member's link to a new leader, one after the other */
 
 /* A call that is answered when a change is durable. */
 struct waiter {
@@ -69,7 +73,7 @@ static struct membership_lease *lease_get(struct membership_leader *l, node_id n
 	return lease;
 }
 
-/* Is @node late?  Whoever was not heard of since our start has a lease from then. */
+/* Is @node late? */
 static bool is_late(struct membership *m, node_id node, nsec_t now)
 {
 	struct membership_leader *l = m->leader;
@@ -231,7 +235,8 @@ static void on_watch(struct env_timer *timer)
 	for (size_t i = 0; i < l->next->view->n_nodes; i++) {
 		struct membership_node *n = &l->next->view->nodes[i];
 
-		if (!membership_state_is_up(n->state) || !is_late(m, n->id, now))
+		if (now < l->patient_until || !membership_state_is_up(n->state) ||
+		    !is_late(m, n->id, now))
 			continue;
 		log_warning("node %u (%s) has not renewed its lease, it is lost", n->id,
 			    n->name);
@@ -246,20 +251,23 @@ static void on_watch(struct env_timer *timer)
 	(void)env_arm(m->env, &l->watch, m->config.lease / WATCH_FRACTION);
 }
 
-/* Members that are up may hold a lease that an earlier start of us gave, maybe a longer one. */
+/* Members that are up may hold a lease that an earlier leader gave, maybe a longer one.  Those
+ * who live have ended no lease by being late with a new leader: they get their time to come. */
 static int expect_leases(struct membership *m)
 {
 	struct membership_leader *l = m->leader;
 	const struct membership_view *view = m->state->map->view;
 	nsec_t longest = m->state->map->lease;
 	nsec_t more = longest > m->config.lease ? longest - m->config.lease : 0;
+	nsec_t grace = m->config.lease / GRACE_FRACTION + view->n_nodes * COME;
 
+	l->patient_until = env_now(m->env) + (grace < m->config.lease ? grace : m->config.lease);
 	for (size_t i = 0; i < view->n_nodes; i++) {
 		struct membership_lease *lease = lease_get(l, view->nodes[i].id);
 
 		if (!lease)
 			return err_origin(-ENOMEM);
-		lease->heard = env_now(m->env) + more;
+		lease->heard = consensus_followed_before(m->consensus) + more;
 	}
 	return 0;
 }

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { AT_ONCE = 100, IDLE_SECONDS = 20 };
+enum { AT_ONCE = 100, IDLE_SECONDS = 20, MOST_TIMES = 100 };
 
 #define LIMIT (600 * NSEC_PER_SEC)
 
@@ -105,21 +105,45 @@ static void idle(struct sim_members *s, unsigned n)
 	fflush(stdout);
 }
 
-/* An ordinary member is killed, then the leader. */
-static void lose(struct sim_members *s, unsigned n)
+/* Until all know that @slot, which is killed, is lost. */
+static nsec_t lose_one(struct sim_members *s, unsigned slot)
 {
-	struct world *w = sim_members_world(s);
-	unsigned leader = sim_members_leader(s);
-	unsigned member = leader == n ? n - 1 : n;
-	nsec_t took;
+	world_crash(sim_members_world(s), slot, true);
+	return sim_members_until_lost(s, slot, LIMIT);
+}
 
-	world_crash(w, member, true);
-	took = sim_members_until_lost(s, member, LIMIT);
-	printf("one of %4u killed, all know    %6.2f s\n", n, seconds(took));
-	world_crash(w, leader, true);
-	took = sim_members_until_lost(s, leader, LIMIT);
-	printf("the leader of %4u killed       %6.2f s\n", n, seconds(took));
+static int shortest_first(const void *a, const void *b)
+{
+	nsec_t x = *(const nsec_t *)a, y = *(const nsec_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void print_lost(const char *who, unsigned n, nsec_t *took, unsigned times)
+{
+	qsort(took, times, sizeof(*took), shortest_first);
+	printf("%-10s of %4u killed       %6.2f to %.2f s, median %.2f, %u times\n", who, n,
+	       seconds(took[0]), seconds(took[times - 1]), seconds(took[times / 2]), times);
 	fflush(stdout);
+}
+
+/* One that does not lead is killed, and when it is back the leader, of @n; in @times worlds. */
+static void lose(uint64_t seed, unsigned n, unsigned times)
+{
+	nsec_t member[MOST_TIMES], leader[MOST_TIMES];
+
+	for (unsigned i = 0; i < times; i++) {
+		struct sim_members *s = grow(sim_members_new(seed + i, n), 1, n);
+		unsigned slot = sim_members_leader(s) == n ? n - 1 : n;
+
+		member[i] = lose_one(s, slot);
+		world_boot(sim_members_world(s), slot);
+		(void)sim_members_until_up(s, n, LIMIT);
+		leader[i] = lose_one(s, sim_members_leader(s));
+		s = sim_members_free(s);
+	}
+	print_lost("one", n, member, times);
+	print_lost("the leader", n, leader, times);
 }
 
 int main(int argc, char **argv)
@@ -136,19 +160,17 @@ int main(int argc, char **argv)
 	add(s, AT_ONCE, 103);
 	world_run(sim_members_world(s), 5 * NSEC_PER_SEC);
 	s = sim_members_free(s);
-	s = grow(sim_members_new(seed, 5), 1, 5);
-	lose(s, 5);
-	s = sim_members_free(s);
+	lose(seed, 5, MOST_TIMES);
+	lose(seed, 100, 20);
 	s = grow(sim_members_new(seed, 100), 1, 100);
 	idle(s, 100);
-	lose(s, 100);
 	s = sim_members_free(s);
 	s = grow(sim_members_new(seed, 1000), 1, 899);
 	add(s, 1, 900);
 	add(s, AT_ONCE, 1000);
 	world_run(sim_members_world(s), 5 * NSEC_PER_SEC);
 	idle(s, 1000);
-	lose(s, 1000);
 	s = sim_members_free(s);
+	lose(seed, 1000, 3);
 	return 0;
 }

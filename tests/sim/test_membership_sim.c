@@ -501,6 +501,14 @@ static void on_left(void *owner)
 	world_note(n->sim->w, n->slot, "has left");
 }
 
+static void isolate(struct world *w, unsigned slot)
+{
+	for (unsigned i = 1; i <= N_MACHINES; i++) {
+		world_cut(w, slot, i, slot != i);
+		world_cut(w, i, slot, slot != i);
+	}
+}
+
 static void trouble(struct sim *s)
 {
 	struct world *w = s->w;
@@ -508,7 +516,7 @@ static void trouble(struct sim *s)
 	unsigned b = 1 + (unsigned)world_below(w, N_MACHINES);
 	struct machine *n = &s->machines[a];
 
-	switch (world_below(w, 12)) {
+	switch (world_below(w, 13)) {
 	case 0:
 		world_crash(w, a, world_chance(w, 500));
 		break;
@@ -544,6 +552,10 @@ static void trouble(struct sim *s)
 	case 10:
 		if (n->m && a != 1 && !world_is_paused(w, a) && world_chance(w, 200))
 			n->leaving = !membership_leave(n->m, on_left, n) || n->leaving;
+		break;
+	case 11:
+		/* Who leads has the most to promise. */
+		isolate(w, world_chance(w, 500) ? leading(s) : a);
 		break;
 	default:
 		/* Only a token and what people read depend on it. */
