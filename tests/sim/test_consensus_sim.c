@@ -4,9 +4,10 @@
  *
  * After every step: one leader in a term; no two servers have applied different
  * commands at one index, each applies in order and once; a command that was answered
- * with 0 is in the state of every later leader; no term goes back; nobody was followed
- * later than whoever is elected after him is told; the log in a store is bounded.  At
- * the end all heals, somebody leads, commits, and all servers have the same state.
+ * with 0 is in the state of every leader of a later term; no term goes back; nobody was
+ * followed later than whoever is elected after him is told; the log in a store is
+ * bounded.  At the end all heals, somebody leads, commits, and all servers have the
+ * same state.
  *
  *   test_consensus_sim [--seed S] [--count N] [--verbose]
  */
@@ -62,6 +63,7 @@ struct proposal {
 	struct machine *from;
 	unsigned boot;
 	bool ended, committed;
+	uint64_t term; /* of who was answered */
 };
 
 struct sim {
@@ -171,7 +173,7 @@ static void on_leading(void *owner, bool leading, uint64_t term)
 	s->n_leaders++;
 	for (uint32_t i = 0; i < s->n_proposals; i++)
 		world_check(s->w,
-			    !s->proposals[i].committed ||
+			    !s->proposals[i].committed || s->proposals[i].term > term ||
 				    m->state.has[i / 8] & 1 << i % 8,
 			    "machine %u leads in term %" PRIu64
 			    " without command %u, which was "
@@ -220,6 +222,7 @@ static void on_proposed(void *owner, int result)
 	world_check(s->w, p->boot == s->boots[p->from->slot], "told after its death");
 	p->ended = true;
 	p->committed = !result;
+	p->term = consensus_term(p->from->c);
 	s->n_committed += !result;
 	s->n_lost += result == CONSENSUS_E_LOST;
 	if (p->committed) {
@@ -500,17 +503,38 @@ static struct machine *leader_of(struct sim *s)
 	return leader;
 }
 
+/* Somebody leads, and did for long enough to commit: late frames may end a term at any
+ * moment. */
+static struct machine *await_healed(struct sim *s)
+{
+	for (unsigned i = 0; i < 100; i++) {
+		uint32_t n = s->n_proposals, n_committed = s->n_committed;
+		struct machine *leader;
+		uint64_t term;
+
+		if (!somebody_leads(s)) {
+			world_run(s->w, 100 * NSEC_PER_MSEC);
+			continue;
+		}
+		leader = leader_of(s);
+		term = consensus_term(leader->c);
+		propose(leader);
+		world_run(s->w, 3 * NSEC_PER_SEC);
+		if (!consensus_leads(leader->c) || consensus_term(leader->c) != term)
+			continue;
+		world_check(s->w, s->n_proposals == n || s->n_committed > n_committed,
+			    "machine %u leads and does not commit", leader->slot);
+		return leader;
+	}
+	return leader_of(s);
+}
+
 static void check_healed(struct sim *s)
 {
-	struct machine *leader = leader_of(s);
-	uint32_t n = s->n_proposals, n_committed = s->n_committed;
+	struct machine *leader = await_healed(s);
 	const struct consensus_server *servers;
 	size_t n_servers;
 
-	propose(leader);
-	world_run(s->w, 3 * NSEC_PER_SEC);
-	world_check(s->w, s->n_proposals == n || s->n_committed > n_committed,
-		    "machine %u leads and does not commit", leader->slot);
 	servers = consensus_servers(leader->c, &n_servers);
 	for (size_t i = 0; i < n_servers; i++) {
 		struct machine *m = &s->machines[servers[i].node];
@@ -548,9 +572,6 @@ static uint64_t run(uint64_t seed, bool verbose)
 	world_run(s->w, CHAOS);
 	calm_down(s);
 	world_run(s->w, CALM);
-	/* Late frames may end a term at any moment. */
-	for (unsigned i = 0; i < 100 && !somebody_leads(s); i++)
-		world_run(s->w, 100 * NSEC_PER_MSEC);
 	check_healed(s);
 	for (unsigned i = 1; i <= s->n_machines; i++)
 		world_crash(s->w, i, false);
