@@ -307,6 +307,7 @@ static void on_renew_timer(struct env_timer *timer)
 	if (m->renewing || m->left)
 		return;
 	renewal.load = membership_own_load(m);
+	membership_reach_look(m, &renewal.unreached);
 	if (self)
 		self->load = renewal.load;
 	m->sent_at = env_now(m->env);
@@ -326,6 +327,7 @@ static void take_copy(struct membership *m, const struct membership_map *view)
 static void take_renewed(struct membership *m, const struct membership_renewed *renewed)
 {
 	m->incarnation = renewed->incarnation;
+	m->cut_from = renewed->cut_from;
 	take_copy(m, renewed->view);
 	/* No lease without the view that it is for. */
 	if (!m->map || m->map->view->epoch < renewed->epoch)

@@ -3,7 +3,8 @@
  * What membership's own files share.
  *
  * membership.c is a member, membership_find.c how it finds the leader,
- * membership_trouble.c what it lacks when it finds none,
+ * membership_trouble.c what it lacks when it finds none, membership_reach.c whom it asks in
+ * vain, membership_cuts.c what the leader makes of that,
  * membership_known.c the last view, written down for its successor,
  * membership_recover.c what an operator does when a majority is gone for ever,
  * membership_server.c a server of the replicated log, membership_leader.c the
@@ -25,6 +26,7 @@
 enum {
 	MEMBERSHIP_MAX_LOADS = 64,  /* in one renewal's reply */
 	MEMBERSHIP_MAX_JOINS = 128, /* being decided */
+	MEMBERSHIP_MAX_UNREACHED = 16, /* that one member tells of */
 };
 
 /* 1 << 8 | n */
@@ -34,6 +36,13 @@ enum membership_method {
 	MEMBERSHIP_WANT_PIDS = RPC_ROOM_MEMBERSHIP << 8 | 3,
 	MEMBERSHIP_TELL = RPC_ROOM_MEMBERSHIP << 8 | 4,
 	MEMBERSHIP_NEW_TOKEN = RPC_ROOM_MEMBERSHIP << 8 | 5,
+	MEMBERSHIP_PROBE = RPC_ROOM_MEMBERSHIP << 8 | 6,
+};
+
+/* Members that are up, and asked in vain. */
+struct membership_unreached {
+	size_t n;
+	node_id nodes[MEMBERSHIP_MAX_UNREACHED];
 };
 
 struct membership_renewal {
@@ -41,6 +50,7 @@ struct membership_renewal {
 	uint64_t incarnation; /* 0: not told yet */
 	epoch_t epoch;
 	struct membership_load load;
+	struct membership_unreached unreached;
 };
 
 struct membership_renewed {
@@ -49,6 +59,7 @@ struct membership_renewed {
 	nsec_t lease;
 	const struct membership_map *view; /* NULL: the sender's is the newest */
 	node_id leader; /* not NODE_NONE: no lease, this one leads */
+	node_id cut_from; /* not NODE_NONE: no lease, before this one is reached */
 	size_t n_loads;
 	struct {
 		node_id node;
@@ -83,6 +94,7 @@ struct membership {
 	bool recovered;		  /* by membership_recover(), and no view was committed since */
 	bool lease_told;	    /* what the owner was told last */
 	bool given_up;		    /* and takes none until a view has settled that */
+	node_id cut_from;	    /* gets none before this one is reached; NODE_NONE: not so */
 	nsec_t lease_until;	    /* by this node's clock; 0: none */
 	nsec_t sent_at;		    /* the renewal that is under way */
 	struct env_timer renew_timer, lease_timer, tell_timer;
@@ -106,6 +118,11 @@ node_id membership_find_target(const struct membership *m);
 void membership_find_failed(struct membership *m);
 /* It says that @leader leads. */
 void membership_find_referred(struct membership *m, node_id leader);
+
+/* membership_reach.c */
+
+/* For the next renewal; and they are asked again. */
+void membership_reach_look(struct membership *m, struct membership_unreached *ret);
 
 /* membership.c */
 
@@ -148,6 +165,9 @@ struct membership_lease {
 	nsec_t heard;
 	uint64_t start; /* of the ssid that was heard of; 0: none was */
 	bool given_up;	/* and gets no lease: it is being removed */
+	nsec_t asked;	/* as heard, but it goes on while ->cut_from */
+	node_id cut_from; /* and gets no lease: it does not reach this one; or NODE_NONE */
+	struct membership_unreached unreached;
 	struct membership_load load;
 };
 
@@ -187,6 +207,20 @@ void membership_leader_want_pids(struct membership *m, struct rpc_call *call, ui
 
 /* The lease record of @node, NULL: nothing was heard of it. */
 struct membership_lease *membership_lease_find(struct membership_leader *l, node_id node);
+
+/* membership_cuts.c */
+
+/* Two members, both in touch with the leader, of whom one does not reach the other. */
+struct membership_cut {
+	node_id a, b;
+};
+/* Who is to be taken out first, so that few are; of equals the higher id.  NODE_NONE: there
+ * are none. */
+node_id membership_cuts_next(const struct membership_cut *cuts, size_t n);
+/* Leader: whose leases are not renewed any more, or are again: lease->cut_from. */
+void membership_cuts_watch(struct membership *m, nsec_t now);
+/* Leader: a member that is up, and that @node, which is out, says it does not reach. */
+node_id membership_cuts_of(struct membership *m, node_id node);
 
 /* membership_server.c */
 int membership_server_new(struct membership *m);
@@ -248,6 +282,7 @@ extern const struct rpc_method membership_methods[];
 
 int membership_wire_renew(struct membership *m, const struct membership_renewal *renewal);
 int membership_wire_leave(struct membership *m);
+void membership_wire_probe(struct membership *m, node_id node);
 int membership_wire_want_pids(struct membership *m, uint32_t pids);
 int membership_wire_new_token(struct membership *m, nsec_t lifetime, membership_token_cb done,
 			      void *owner);

@@ -232,6 +232,7 @@ static void on_watch(struct env_timer *timer)
 		extend_all(l, now);
 	}
 	l->watched_at = now;
+	membership_cuts_watch(m, now);
 	for (size_t i = 0; i < l->next->view->n_nodes; i++) {
 		struct membership_node *n = &l->next->view->nodes[i];
 
@@ -403,12 +404,13 @@ static bool acknowledge(struct membership *m, struct rpc_call *call,
 }
 
 /* It is heard, and told so, and has no lease. */
-static void acknowledge_removed(struct membership *m, struct rpc_call *call,
-				const struct membership_renewal *renewal)
+static void acknowledge_without(struct membership *m, struct rpc_call *call,
+				const struct membership_renewal *renewal, node_id cut_from)
 {
 	const struct membership_map *committed = m->state->map;
 	struct membership_renewed renewed = {
 		.epoch = committed->view->epoch,
+		.cut_from = cut_from,
 		.view = renewal->epoch < committed->view->epoch ? committed : NULL,
 	};
 
@@ -463,11 +465,17 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 		rpc_fail(call, RPC_FAILED, "out of memory");
 		return;
 	}
-	lease->heard = env_now(m->env);
+	lease->asked = env_now(m->env);
 	lease->start = renewal->start;
 	lease->load = renewal->load;
-	if (n->state == MEMBER_REMOVED || lease->given_up) {
-		acknowledge_removed(m, call, renewal);
+	lease->unreached = renewal->unreached;
+	if (!membership_state_is_up(n->state))
+		lease->cut_from = membership_cuts_of(m, peer);
+	/* Who may get a lease for this has it counted from now. */
+	if (!lease->cut_from)
+		lease->heard = lease->asked;
+	if (n->state == MEMBER_REMOVED || lease->given_up || lease->cut_from) {
+		acknowledge_without(m, call, renewal, lease->cut_from);
 		return;
 	}
 	if (acknowledge(m, call, renewal))

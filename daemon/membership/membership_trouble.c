@@ -87,6 +87,14 @@ bool membership_trouble(const struct membership *m, char *ret, size_t size)
 			     NSEC_PER_SEC);
 		(void)strftime(since, sizeof(since), "%T", localtime_r(&t, &tm));
 	}
+	if (m->cut_from) {
+		const struct membership_node *n = membership_node(m, m->cut_from);
+
+		(void)snprintf(ret, size, "there is no path between this node and %s, with which the "
+			       "cluster goes on: mend the network between them",
+			       n ? n->name : "a member");
+		return true;
+	}
 	n_voters = name_voters(m, false, voters, sizeof(voters));
 	n_silent = name_voters(m, true, silent, sizeof(silent));
 	/* Not before each of them had its time to answer. */

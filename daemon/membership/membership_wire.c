@@ -266,6 +266,7 @@ static void on_renewed(void *owner, const struct rpc_result *result)
 		.incarnation = p->incarnation,
 		.lease = p->lease_ns,
 		.leader = p->leader,
+		.cut_from = p->cut_from,
 	};
 	if (p->view && from_message(p->view, &view)) {
 		membership_on_renewed(owner, RPC_FAILED, "the leader's view is not one", NULL);
@@ -290,6 +291,8 @@ int membership_wire_renew(struct membership *m, const struct membership_renewal 
 	q.incarnation = renewal->incarnation;
 	q.epoch = renewal->epoch;
 	q.load = &load;
+	q.n_unreached = renewal->unreached.n;
+	q.unreached = (uint32_t *)renewal->unreached.nodes;
 	m->asked = membership_find_target(m);
 	return rpc_call(m->rpc, m->asked, MEMBERSHIP_RENEW, &q.base, RPC_NO_BULK,
 			m->config.lease / 4, on_renewed, m, &m->renewing);
@@ -365,6 +368,21 @@ static void on_told(void *owner, const struct rpc_result *result)
 	(void)result;
 }
 
+/* rpc remembers whether somebody answered. */
+static void on_probed(void *owner, const struct rpc_result *result)
+{
+	(void)owner;
+	(void)result;
+}
+
+void membership_wire_probe(struct membership *m, node_id node)
+{
+	Ssi__Membership__ProbeRequest q = SSI__MEMBERSHIP__PROBE_REQUEST__INIT;
+
+	(void)rpc_call(m->rpc, node, MEMBERSHIP_PROBE, &q.base, RPC_NO_BULK, m->config.lease / 4,
+		       on_probed, m, NULL);
+}
+
 int membership_wire_tell(struct membership *m, node_id node, const struct membership_map *map,
 			 epoch_t base)
 {
@@ -411,6 +429,7 @@ void membership_wire_renewed(struct rpc_call *call, const struct membership_rene
 	p.incarnation = renewed->incarnation;
 	p.lease_ns = renewed->lease;
 	p.leader = renewed->leader;
+	p.cut_from = renewed->cut_from;
 	for (size_t i = 0; i < renewed->n_loads; i++) {
 		list[i] = &loads[i];
 		load_to_message(&renewed->loads[i].load, renewed->loads[i].node, list[i]);
@@ -443,6 +462,8 @@ RPC_HANDLER(on_renew, struct membership, Ssi__Membership__RenewRequest)
 
 	if (req->load)
 		renewal.load = load_from_message(req->load);
+	for (size_t i = 0; i < req->n_unreached && i < MEMBERSHIP_MAX_UNREACHED; i++)
+		renewal.unreached.nodes[renewal.unreached.n++] = req->unreached[i];
 	if (self->leader)
 		membership_leader_renew(self, call, &renewal);
 	else
@@ -488,6 +509,11 @@ RPC_HANDLER(on_new_token, struct membership, Ssi__Membership__NewTokenRequest)
 		rpc_fail(call, RPC_FAILED, "no token can be made");
 }
 
+RPC_HANDLER(on_probe, struct membership, Ssi__Membership__ProbeRequest)
+{
+	membership_wire_reply_empty(call);
+}
+
 RPC_HANDLER(on_tell, struct membership, Ssi__Membership__TellRequest)
 {
 	_cleanup_(membership_map_freep) struct membership_map *map = NULL;
@@ -522,5 +548,7 @@ const struct rpc_method membership_methods[] = {
 	RPC_METHOD(MEMBERSHIP_NEW_TOKEN, on_new_token,
 		   ssi__membership__new_token_request__descriptor,
 		   ssi__membership__new_token_reply__descriptor),
+	RPC_METHOD(MEMBERSHIP_PROBE, on_probe, ssi__membership__probe_request__descriptor,
+		   ssi__envelope__empty__descriptor),
 	{ 0 },
 };

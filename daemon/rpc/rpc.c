@@ -314,6 +314,8 @@ static void on_deadline(struct env_timer *timer)
 
 	while ((q = TAILQ_FIRST(&rpc->by_due)) && q->due <= now) {
 		rpc->counters.timeouts++;
+		if (q->sm.state == REQUEST_WAITING || q->sm.state == REQUEST_SENT)
+			rpc_remote_silent(q->remote, q->due - q->timeout);
 		/* Refused as early, once or more. */
 		if (q->text[0] && q->sm.state != REQUEST_ENDED) {
 			rpc_request_done(q, &(struct rpc_result){ .status = RPC_STALE,

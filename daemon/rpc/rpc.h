@@ -145,6 +145,10 @@ void rpc_cancel(struct rpc *rpc, struct rpc_request *request);
  * their own by counting replies, and may look here as well. */
 size_t rpc_queued(struct rpc *rpc, node_id node);
 
+/* Since when @node, which is in the view, was asked in vain: nothing at all came from it, or no
+ * link comes up.  0: it is not so, or nobody has asked it. */
+nsec_t rpc_silent_since(const struct rpc *rpc, node_id node);
+
 void rpc_reply(struct rpc_call *call, const ProtobufCMessage *reply, struct iovec bulk);
 void rpc_fail(struct rpc_call *call, enum rpc_status status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -113,6 +113,7 @@ struct rpc_remote {
 	LIST_HEAD(, rpc_link) links;
 	struct rpc_link *link; /* up, the one that requests take */
 	struct rpc_link *opening;
+	nsec_t heard, silent_since; /* see rpc_silent_since() */
 	struct rpc_request_list waiting;
 	size_t n_waiting, waiting_bytes;
 	size_t n_calls;
@@ -173,6 +174,9 @@ void rpc_on_again(struct env_timer *timer);
 bool rpc_remote_is_in(const struct rpc_remote *remote, uint16_t method);
 /* End all that waits, or what waits for the rooms above views. */
 void rpc_remote_fail(struct rpc_remote *remote, bool all, const char *reason);
+/* It was asked at @since, in vain; something came from it. */
+void rpc_remote_silent(struct rpc_remote *remote, nsec_t since);
+void rpc_remote_heard(struct rpc_remote *remote);
 void rpc_on_sweep(struct env_timer *timer);
 void rpc_remotes_fini(struct rpc *rpc);
 

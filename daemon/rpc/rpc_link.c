@@ -249,6 +249,7 @@ static void on_up(void *owner, struct transport_link *tl, node_id peer)
 		remote->opening = NULL;
 	link->up = true;
 	link->up_at = link->active_at = env_now(rpc->env);
+	rpc_remote_heard(remote);
 	rpc->counters.links++;
 	log_debug("link %s node %u is up", link->opened_here ? "to" : "from", peer);
 	rpc_remote_choose(remote);
@@ -266,6 +267,9 @@ static void on_down(void *owner, struct transport_link *tl, node_id peer,
 	remote = link->remote;
 	log_debug("link %s node %u is down: %s", link->opened_here ? "to" : "from",
 		  remote->node, reason);
+	/* It may be idle at the other end. */
+	if (!link->closing && (!link->up || !TAILQ_EMPTY(&link->sent)))
+		rpc_remote_silent(remote, env_now(link->rpc->env));
 	rpc_link_fail(link, true, reason);
 	(void)rpc_link_free(link);
 	rpc_remote_choose(remote);
@@ -324,6 +328,7 @@ static int on_frame(void *owner, struct transport_link *tl,
 	if (link->closing)
 		return 0;
 	link->active_at = env_now(link->rpc->env);
+	rpc_remote_heard(link->remote);
 	DTRACE_PROBE3(ssid, rpc_recv, link->remote->node, frame->method, frame->id);
 	if (frame->kind == TRANSPORT_REQUEST || frame->kind == TRANSPORT_NOTIFY)
 		r = rpc_serve_request(link, frame);

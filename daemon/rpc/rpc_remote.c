@@ -19,7 +19,7 @@
 
 #include <string.h>
 
-static struct rpc_remote *remote_find(struct rpc *rpc, node_id node)
+static struct rpc_remote *remote_find(const struct rpc *rpc, node_id node)
 {
 	struct rpc_remote *remote;
 
@@ -185,6 +185,25 @@ size_t rpc_queued(struct rpc *rpc, node_id node)
 	return remote ? remote->waiting_bytes : 0;
 }
 
+void rpc_remote_silent(struct rpc_remote *remote, nsec_t since)
+{
+	if (!remote->silent_since && since > remote->heard)
+		remote->silent_since = since;
+}
+
+void rpc_remote_heard(struct rpc_remote *remote)
+{
+	remote->heard = env_now(remote->rpc->env);
+	remote->silent_since = 0;
+}
+
+nsec_t rpc_silent_since(const struct rpc *rpc, node_id node)
+{
+	const struct rpc_remote *remote = remote_find(rpc, node);
+
+	return remote && remote->in_view ? remote->silent_since : 0;
+}
+
 void rpc_remote_early(struct rpc_request *q, const char *text)
 {
 	struct rpc *rpc = q->rpc;
@@ -232,6 +251,8 @@ static void enter_view(struct rpc_remote *remote)
 {
 	if (remote->in_view && remote->since != remote->next_since)
 		fail(remote, false, "it was out of the cluster");
+	if (!remote->in_view || remote->since != remote->next_since)
+		remote->silent_since = 0;
 	remote->in_view = true;
 	remote->since = remote->next_since;
 }

@@ -278,6 +278,46 @@ kill -STOP $(cat /run/ssi/ssid.pid)""", user="root", check=True)
         self.await_more(path)
         self.end_stamp(running, pid, leader)
 
+    def one_path_is_cut(self, *options):
+        """Between two that do not lead: one goes out, and comes back when it is mended."""
+        leader = self.wait_for_leader("n1")
+        a, b = [n for n in self.lab.nodes if n != leader][:2]
+        programs = {n: self.stamp(n) for n in [a, b]}
+        since = self.marks()
+        self.lab.command("cut", a, b, *options)
+        # Somebody has to miss it.
+        r = self.lab.run(a, "ssi-run", "--node", b, "true")
+        self.assertNotEqual(r.status, 0, r)
+        lost = until(lambda: [n for n, d in self.nodes(leader).items() if d["state"] == "lost"], 60,
+                     lambda: f"nobody is out: {self.nodes(leader)}")
+        out, stays = (a, b) if lost == [a] else (b, a)
+        self.assertEqual(lost, [out])
+        self.await_frozen(out)
+        r = self.lab.run(out, "ssi-run", "true")
+        self.assert_result(r, 8, f"^ssi-run: there is no path between this node and {stays}, ")
+        # It stays so, and the other one has noticed nothing.
+        n = len(self.stamps(programs[out][2]))
+        time.sleep(5)
+        self.assertEqual(len(self.stamps(programs[out][2])), n)
+        self.assertEqual([n for n, d in self.nodes(leader).items() if d["state"] == "lost"], [out])
+        self.await_more(programs[stays][2])
+        self.assertEqual(self.lab.run(leader, "ssi-run", "--node", stays, "hostname").text,
+                         f"{stays}\n")
+        self.lab.command("heal")
+        self.lab.settle()
+        for node, (running, pid, path) in programs.items():
+            self.await_more(path)
+            self.end_stamp(running, pid, node)
+        self.assertNotRegex(self.log_of(stays)[since[stays]:], "fenced for")
+        self.record_of(out, since)
+        self.assertEqual(self.lab.run(a, "ssi-run", "--node", b, "hostname").text, f"{b}\n")
+
+    def test_of_two_without_a_path_one_goes_out_until_it_is_mended(self):
+        self.one_path_is_cut()
+
+    def test_a_path_that_is_cut_one_way_is_none(self):
+        self.one_path_is_cut("--one-way")
+
     # Nodes die.
 
     def test_two_of_five_die_at_once_and_a_move_between_others_ends_well(self):

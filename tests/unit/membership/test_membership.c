@@ -384,6 +384,64 @@ static void a_leader_that_is_cut_off_stops_before_it_is_lost(void **state)
 			 membership_view(f->nodes[2].m)->epoch);
 }
 
+static void cut_two_and_three(struct fixture *f)
+{
+	world_cut(f->w, 2, 3, true);
+	world_cut(f->w, 3, 2, true);
+}
+
+static void of_two_without_a_path_one_goes_out_until_there_is_one(void **state)
+{
+	struct fixture *f = *state;
+	char text[512];
+
+	cut_two_and_three(f);
+	membership_wire_probe(f->nodes[2].m, 3);
+	for (unsigned i = 0; i < 1500; i++) {
+		run(f, 10);
+		assert_true(f->nodes[1].lease && f->nodes[2].lease);
+		assert_true(state_of(f, 1, 3) == MEMBER_UP || !f->nodes[3].lease);
+	}
+	assert_int_equal(state_of(f, 1, 3), MEMBER_LOST);
+	assert_int_equal(state_of(f, 2, 3), MEMBER_LOST);
+	assert_int_equal(membership_node(f->nodes[1].m, 3)->incarnation, 1);
+	assert_true(membership_trouble(f->nodes[3].m, text, sizeof(text)));
+	assert_non_null(strstr(text, "there is no path between this node and node-2, "));
+	world_heal(f->w);
+	run(f, 5000);
+	assert_int_equal(state_of(f, 1, 3), MEMBER_UP);
+	assert_true(f->nodes[3].lease);
+	assert_false(membership_trouble(f->nodes[3].m, text, sizeof(text)));
+}
+
+static void a_path_that_nobody_needs_is_not_missed(void **state)
+{
+	struct fixture *f = *state;
+
+	cut_two_and_three(f);
+	run(f, 15000);
+	assert_true(f->nodes[2].lease && f->nodes[3].lease);
+	assert_int_equal(membership_node(f->nodes[1].m, 3)->incarnation, 1);
+}
+
+static void a_path_that_is_back_in_time_costs_nobody_the_lease(void **state)
+{
+	struct fixture *f = *state;
+
+	cut_two_and_three(f);
+	membership_wire_probe(f->nodes[2].m, 3);
+	for (unsigned i = 0; i < 700; i++) {
+		run(f, 10);
+		if (membership_lease_find(f->nodes[1].m->leader, 3)->cut_from)
+			break;
+	}
+	assert_int_equal(membership_lease_find(f->nodes[1].m->leader, 3)->cut_from, 2);
+	world_heal(f->w);
+	run(f, 5000);
+	assert_true(f->nodes[3].lease);
+	assert_int_equal(membership_node(f->nodes[1].m, 3)->incarnation, 1);
+}
+
 static void without_a_majority_leases_end_and_come_back(void **state)
 {
 	struct fixture *f = *state;
@@ -808,6 +866,9 @@ int main(void)
 		THREE(three_nodes_are_three_voters),
 		THREE(a_dead_leader_is_replaced_before_any_lease_ends),
 		THREE(a_leader_that_is_cut_off_stops_before_it_is_lost),
+		THREE(of_two_without_a_path_one_goes_out_until_there_is_one),
+		THREE(a_path_that_nobody_needs_is_not_missed),
+		THREE(a_path_that_is_back_in_time_costs_nobody_the_lease),
 		THREE(without_a_majority_leases_end_and_come_back),
 		THREE(all_at_once_go_and_come_back),
 		THREE(a_voter_that_is_left_says_what_is_missing_and_decides_alone_when_it_is_told_to),

@@ -426,6 +426,56 @@ static void an_idle_link_is_closed(void **state)
 	world_run(f->w, NSEC_PER_SEC);
 	assert_int_equal(o.status, RPC_OK);
 	assert_int_equal(rpc_counters(f->nodes[1].rpc)->links, 2);
+	assert_int_equal(rpc_silent_since(f->nodes[1].rpc, 2), 0);
+	assert_int_equal(rpc_silent_since(f->nodes[2].rpc, 1), 0);
+}
+
+static void who_is_asked_in_vain_is_silent_until_something_comes(void **state)
+{
+	struct fixture *f = *state;
+	struct outcome late, o;
+	nsec_t asked;
+
+	/* It has not answered one, and has another: it is there. */
+	call(f, 1, 2, NEVER, 0, 0, &late);
+	world_run(f->w, NSEC_PER_SEC);
+	call(f, 1, 2, ECHO, 3, 0, &o);
+	world_run(f->w, 2 * NSEC_PER_SEC);
+	assert_int_equal(late.status, RPC_TIMEOUT);
+	assert_int_equal(rpc_silent_since(f->nodes[1].rpc, 2), 0);
+
+	world_cut(f->w, 2, 1, true);
+	world_run(f->w, NSEC_PER_SEC);
+	assert_int_equal(rpc_silent_since(f->nodes[1].rpc, 2), 0);
+	asked = env_now(world_env(f->w, 1));
+	call(f, 1, 2, ECHO, 3, 0, &o);
+	world_run(f->w, 3 * NSEC_PER_SEC);
+	assert_int_equal(rpc_silent_since(f->nodes[1].rpc, 2), asked);
+	/* The next one in vain changes nothing. */
+	call(f, 1, 2, ECHO, 3, 0, &o);
+	world_run(f->w, 3 * NSEC_PER_SEC);
+	assert_int_equal(rpc_silent_since(f->nodes[1].rpc, 2), asked);
+
+	world_heal(f->w);
+	call(f, 2, 1, ECHO, 3, 0, &o);
+	world_run(f->w, 3 * NSEC_PER_SEC);
+	assert_int_equal(o.status, RPC_OK);
+	assert_int_equal(rpc_silent_since(f->nodes[1].rpc, 2), 0);
+}
+
+static void who_was_out_is_not_silent_for_what_was_before(void **state)
+{
+	struct fixture *f = *state;
+	struct outcome o;
+
+	world_cut(f->w, 1, 2, true);
+	call(f, 1, 2, ECHO, 3, 0, &o);
+	world_run(f->w, 3 * NSEC_PER_SEC);
+	assert_int_not_equal(rpc_silent_since(f->nodes[1].rpc, 2), 0);
+	set_view(f, 1, 2, 1);
+	assert_int_equal(rpc_silent_since(f->nodes[1].rpc, 2), 0);
+	set_view_with(f, 1, 3, N, 2);
+	assert_int_equal(rpc_silent_since(f->nodes[1].rpc, 2), 0);
 }
 
 static void a_cancelled_call_never_ends(void **state)
@@ -518,6 +568,8 @@ int main(void)
 		T(a_node_that_does_not_run_is_down),
 		T(both_open_at_once_and_every_call_is_answered),
 		T(an_idle_link_is_closed),
+		T(who_is_asked_in_vain_is_silent_until_something_comes),
+		T(who_was_out_is_not_silent_for_what_was_before),
 		T(a_cancelled_call_never_ends),
 		T(the_end_of_rpc_ends_calls),
 		T(what_the_link_does_not_take_waits),
