@@ -138,8 +138,10 @@ struct membership *membership_free(struct membership *m)
 	if (m->leaving)
 		rpc_cancel(m->rpc, m->leaving);
 	env_disarm(m->env, &m->tell_timer);
+	env_disarm(m->env, &m->retire.timer);
 	m->consensus = consensus_free(m->consensus);
 	m->leader = membership_leader_free(m);
+	free(m->hand_over);
 	m->state = membership_state_free(m->state);
 	m->map = membership_map_free(m->map);
 	free(m->ca_pem);

@@ -131,6 +131,10 @@ struct membership *membership_free(struct membership *m);
 /* Say good-bye to the leader: this node is LEFT, not LOST.  done once, within 1 s. */
 int membership_leave(struct membership *m, void (*done)(void *owner), void *owner);
 
+/* The ssid of this node is to stop, and its programs go on: the others lead and decide without it,
+ * if that can be.  done once, within two leases. */
+int membership_retire(struct membership *m, void (*done)(void *owner), void *owner);
+
 /* On a node that runs no ssid, an operator's word that a majority of the voters is gone for ever:
  * this node alone decides from now on, with what it has; its next view is far ahead of
  * whatever the others may have decided.  MEMBERSHIP_E_ABSENT: it keeps no log.  Blocks. */

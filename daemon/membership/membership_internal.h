@@ -9,8 +9,8 @@
  * membership_recover.c what an operator does when a majority is gone for ever,
  * membership_server.c a server of the replicated log, membership_leader.c the
  * leader's renewals and leases, membership_move.c members that are added and removed by
- * command, membership_voters.c who should have a vote, membership_history.c how members
- * have fared,
+ * command, membership_retire.c a node whose ssid is to stop, membership_voters.c who should
+ * have a vote, membership_history.c how members have fared,
  * membership_commit.c changes of the map, membership_changes.c what of it is told,
  * membership_admit.c tokens and joins;
  * membership_wire.c, _join.c and _state.c are those that see protobuf.
@@ -68,6 +68,7 @@ struct membership_renewed {
 };
 
 struct membership_leader;
+struct membership_hand_over;
 
 struct membership {
 	const struct env *env;
@@ -100,6 +101,14 @@ struct membership {
 	struct env_timer renew_timer, lease_timer, tell_timer;
 	struct env_timer known_timer; /* armed: the map was not told yet */
 	struct rpc_request *renewing, *wanting, *leaving;
+	struct membership_hand_over *hand_over; /* under way, or NULL */
+	struct {
+		void (*done)(void *owner); /* NULL: its ssid is not to stop */
+		void *owner;
+		struct env_timer timer;
+		nsec_t until;
+		bool handing;
+	} retire;
 	void (*left)(void *owner); /* not NULL: leaving */
 	void *left_owner;
 	struct membership_leader *leader; /* NULL: this node is not */
@@ -200,6 +209,8 @@ struct membership_leader *membership_leader_free(struct membership *m);
 void membership_leader_renew(struct membership *m, struct rpc_call *call,
 			     const struct membership_renewal *renewal);
 void membership_leader_leave(struct membership *m, struct rpc_call *call, uint64_t start);
+/* By this leader, and a moment ago: it is not handed over to the dead. */
+bool membership_leader_has_heard(struct membership *m, node_id node);
 /* It comes up, and has some already or is given its first, in next. */
 void membership_leader_first_pids(struct membership *m, node_id node);
 /* @pids: that it holds, which makes the request idempotent. */

@@ -195,8 +195,7 @@ static bool hand_over_if_removed(struct membership *m)
 	return true;
 }
 
-/* By this leader, and a moment ago: it is not handed over to the dead. */
-static bool was_heard(struct membership *m, node_id node)
+bool membership_leader_has_heard(struct membership *m, node_id node)
 {
 	const struct membership_lease *lease = membership_lease_find(m->leader, node);
 
@@ -213,7 +212,8 @@ static void hand_over_if_witness(struct membership *m)
 	for (size_t i = 0; self && self->witness && i < view->n_nodes; i++) {
 		const struct membership_node *n = &view->nodes[i];
 
-		if (n->state == MEMBER_UP && n->voter && !n->witness && was_heard(m, n->id)) {
+		if (n->state == MEMBER_UP && n->voter && !n->witness &&
+		    membership_leader_has_heard(m, n->id)) {
 			hand_over(m, n->id);
 			return;
 		}

@@ -135,7 +135,7 @@ int membership_given_up(struct membership *m, node_id node, uint64_t incarnation
 	return 0;
 }
 
-struct hand_over {
+struct membership_hand_over {
 	struct membership *m;
 	node_id node;
 	membership_moved_cb done;
@@ -144,15 +144,16 @@ struct hand_over {
 
 static void on_handed(void *owner, int result)
 {
-	_cleanup_free_ struct hand_over *h = owner;
+	_cleanup_free_ struct membership_hand_over *h = owner;
 
+	h->m->hand_over = NULL;
 	h->done(h->owner, result ? -EAGAIN : 0);
 }
 
 /* It can be elected now. */
 static void on_vote(void *owner, int result)
 {
-	struct hand_over *h = owner;
+	struct membership_hand_over *h = owner;
 
 	if (h->m->leader)
 		h->m->leader->changing = false;
@@ -164,12 +165,12 @@ int membership_hand_over(struct membership *m, node_id node, membership_moved_cb
 			 void *owner)
 {
 	const struct membership_node *n = membership_node(m, node);
-	_cleanup_free_ struct hand_over *h = calloc(1, sizeof(*h));
+	_cleanup_free_ struct membership_hand_over *h = calloc(1, sizeof(*h));
 	int r;
 
 	if (!h)
 		return err_origin(-ENOMEM);
-	*h = (struct hand_over){ m, node, done, owner };
+	*h = (struct membership_hand_over){ m, node, done, owner };
 	if (!m->leader || (!n && node != NODE_NONE))
 		return MEMBERSHIP_E_NOT_LEADER;
 	if (!n || n->voter)
@@ -179,6 +180,6 @@ int membership_hand_over(struct membership *m, node_id node, membership_moved_cb
 	if (r)
 		return r < 0 ? r : MEMBERSHIP_E_NOT_LEADER;
 	m->leader->changing = m->leader->changing || (n && !n->voter);
-	TAKE(h);
+	m->hand_over = TAKE(h);
 	return 0;
 }

@@ -443,9 +443,15 @@ void membership_wire_renewed(struct rpc_call *call, const struct membership_rene
 static void refer(struct membership *m, struct rpc_call *call, epoch_t epoch)
 {
 	struct membership_renewed renewed = { .leader = consensus_leader(m->consensus) };
+	const struct membership_map *map = m->state->map;
 
-	if (m->state->map->view->epoch > epoch)
-		renewed.view = m->state->map;
+	/* Who is no server knows what it was told. */
+	if (m->map && m->map->view->epoch > map->view->epoch)
+		map = m->map;
+	if (renewed.leader == NODE_NONE && membership_lease_held(m))
+		renewed.leader = map->view->leader;
+	if (map->view->epoch > epoch)
+		renewed.view = map;
 	if (renewed.leader == NODE_NONE || renewed.leader == m->config.self)
 		rpc_fail(call, RPC_DOWN, "node %u knows no leader", m->config.self);
 	else

@@ -471,12 +471,9 @@ int node_new(struct node **ret, struct env_event *event, const struct config *co
 	return 0;
 }
 
-static void on_handed(void *owner, int result)
+static void on_retired(void *owner)
 {
-	struct node *n = owner;
-
-	(void)result; /* nobody else may, or could in time: an election follows */
-	env_event_stop(n->event);
+	env_event_stop(((struct node *)owner)->event);
 }
 
 void node_stop(struct node *n)
@@ -484,6 +481,6 @@ void node_stop(struct node *n)
 	if (n->stopping)
 		return;
 	n->stopping = true;
-	if (membership_hand_over(n->membership, NODE_NONE, on_handed, n) != 0)
-		on_handed(n, 0);
+	if (membership_retire(n->membership, on_retired, n) != 0)
+		on_retired(n);
 }

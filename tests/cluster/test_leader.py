@@ -5,7 +5,9 @@ import lab
 from lab import until
 
 
-class Leader(lab.Tests):
+class Roles(lab.Tests):
+    """What there is to see."""
+
     def nodes(self, at):
         text = self.lab.run(at, "ssi-nodes", "--json", check=True).text
         return {n["node"]: n for n in json.loads(text)["nodes"]}
@@ -22,6 +24,14 @@ class Leader(lab.Tests):
         until(lambda: set(self.roles(at).values()) == {"leader", "voter"}, 30,
               lambda: f"not all are voters: {self.nodes(at)}")
 
+    def stop(self, node):
+        """Its ssid, in order; what it said."""
+        self.lab.run(node, "sh", "-c", "kill $(cat /run/ssi/ssid.pid)", user="root", check=True)
+        until(lambda: "ssid has stopped" in self.lab.logs(node, fresh=True), 20)
+        return self.lab.logs(node, fresh=True)
+
+
+class Leader(Roles):
     def test_the_leader_loses_power_and_nobody_waits_for_it(self):
         self.wait_for_voters("n1")
         leader = self.leader("n1")
@@ -53,10 +63,7 @@ class Leader(lab.Tests):
         self.wait_for_voters("n1")
         leader = self.leader("n1")
         other = next(n for n in self.lab.nodes if n != leader)
-        self.lab.run(leader, "sh", "-c", "kill $(cat /run/ssi/ssid.pid)", user="root", check=True)
-        until(lambda: "ssid has stopped" in self.lab.logs(leader, fresh=True), 10)
-        said = self.lab.logs(leader, fresh=True)
-        self.assertIn("leads the cluster no more", said)
+        self.assertIn("leads the cluster no more", self.stop(leader))
         until(lambda: self.leader(other) not in (leader, None), 5)
         self.lab.command("start", leader)
         self.lab.settle()
@@ -93,6 +100,29 @@ class Leader(lab.Tests):
         for node in self.lab.nodes:
             r = self.lab.run("n1", "ssi-run", "--node", node, "hostname")
             self.assertEqual((r.status, r.text), (0, f"{node}\n"), r)
+
+
+class Two(Roles):
+    N_NODES = 2
+
+    def test_the_only_voter_that_is_stopped_leaves_its_vote_to_the_other(self):
+        voter = next(name for name, role in self.roles("n1").items() if role == "leader")
+        other = next(n for n in self.lab.nodes if n != voter)
+        program = self.start(other, "ssi-run", "--node", other, "sh", "-c",
+                             "echo up; while read line; do echo got $line; done")
+        program.expect("^up$")
+        self.stop(voter)
+        self.assertEqual(self.roles(other)[other], "leader")
+        until(lambda: self.nodes(other)[voter]["state"] == "lost", 20)
+        program.ask("one", "^got one$")
+        self.assertEqual(self.lab.run(other, "ssi-run", "hostname").text, f"{other}\n")
+        self.lab.run(other, "ssi-admin", "token", user="root", check=True)
+        self.assertNotIn("fenced for", self.lab.logs(other, fresh=True))
+        self.lab.command("start", voter)
+        self.lab.settle()
+        self.assertEqual(self.roles(voter), {other: "leader", voter: ""})
+        program.ask("two", "^got two$")
+        self.assertEqual(program.result().status, 0)
 
 
 if __name__ == "__main__":

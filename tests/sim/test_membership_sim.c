@@ -501,6 +501,21 @@ static void on_left(void *owner)
 	world_note(n->sim->w, n->slot, "has left");
 }
 
+static void stop(void *arg)
+{
+	struct machine *n = arg;
+
+	world_crash(n->sim->w, n->slot, false);
+	if (n->sim->calm)
+		world_boot(n->sim->w, n->slot);
+}
+
+/* When the loop turns: its rooms are on the stack. */
+static void on_retired(void *owner)
+{
+	(void)world_at(((struct machine *)owner)->sim->w, 0, stop, owner);
+}
+
 static void isolate(struct world *w, unsigned slot)
 {
 	for (unsigned i = 1; i <= N_MACHINES; i++) {
@@ -516,7 +531,7 @@ static void trouble(struct sim *s)
 	unsigned b = 1 + (unsigned)world_below(w, N_MACHINES);
 	struct machine *n = &s->machines[a];
 
-	switch (world_below(w, 13)) {
+	switch (world_below(w, 14)) {
 	case 0:
 		world_crash(w, a, world_chance(w, 500));
 		break;
@@ -556,6 +571,10 @@ static void trouble(struct sim *s)
 	case 11:
 		/* Who leads has the most to promise. */
 		isolate(w, world_chance(w, 500) ? leading(s) : a);
+		break;
+	case 12:
+		if (n->m && !world_is_paused(w, a) && world_chance(w, 300))
+			(void)membership_retire(n->m, on_retired, n);
 		break;
 	default:
 		/* Only a token and what people read depend on it. */

@@ -548,6 +548,73 @@ static int move(struct fixture *f, const node_id *nodes, size_t n, enum member_s
 	return r ? r : result;
 }
 
+static void on_retired(void *owner)
+{
+	((struct fixture *)owner)->n_left++;
+}
+
+static void the_only_voter_that_stops_leaves_its_vote_to_another(void **state)
+{
+	struct fixture *f = *state;
+	epoch_t before;
+
+	new_token(f, NSEC_PER_SEC * 60);
+	assert_int_equal(join(f, 2, "CSR"), JOIN_ADMITTED);
+	world_boot(f->w, 2);
+	run(f, 2000);
+	assert_false(membership_node(f->nodes[2].m, 2)->voter);
+	assert_int_equal(membership_retire(f->nodes[1].m, on_retired, f), 0);
+	for (unsigned i = 0; i < 400 && !f->n_left; i++) {
+		run(f, 10);
+		assert_true(f->nodes[1].lease && f->nodes[2].lease);
+	}
+	assert_int_equal(f->n_left, 1);
+	world_crash(f->w, 1, false);
+	before = membership_view(f->nodes[2].m)->epoch;
+	for (unsigned i = 0; i < 1000; i++) {
+		run(f, 10);
+		assert_true(f->nodes[2].lease);
+	}
+	assert_true(membership_view(f->nodes[2].m)->epoch > before);
+	assert_int_equal(state_of(f, 2, 1), MEMBER_LOST);
+	world_boot(f->w, 1);
+	run(f, 3000);
+	assert_true(f->nodes[1].lease);
+	assert_false(membership_node(f->nodes[1].m, 1)->voter);
+	assert_true(membership_node(f->nodes[1].m, 2)->voter);
+	assert_int_equal(leader_of(f, 1), 2);
+	/* Who knows the founder alone is told who leads. */
+	new_token(f, NSEC_PER_SEC * 60);
+	send_join(f, 3, "CSR", 2);
+	run(f, 1200);
+	assert_int_equal(f->reply.status, JOIN_ADMITTED);
+	world_boot(f->w, 3);
+	run(f, 3000);
+	assert_true(f->nodes[3].lease);
+}
+
+static void who_stops_alone_waits_for_nobody(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(membership_retire(f->nodes[1].m, on_retired, f), 0);
+	run(f, 100);
+	assert_int_equal(f->n_left, 1);
+}
+
+static void a_leader_that_stops_lets_another_lead_and_votes_stay(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(leader_of(f, 3), 1);
+	assert_int_equal(membership_retire(f->nodes[1].m, on_retired, f), 0);
+	run(f, 1000);
+	assert_int_equal(f->n_left, 1);
+	assert_int_not_equal(leader_of(f, 3), 1);
+	for (unsigned i = 1; i <= N; i++)
+		assert_true(membership_node(f->nodes[3].m, i)->voter);
+}
+
 static void who_is_removed_has_no_lease_and_no_vote_until_it_is_added(void **state)
 {
 	struct fixture *f = *state;
@@ -873,6 +940,9 @@ int main(void)
 		THREE(all_at_once_go_and_come_back),
 		THREE(a_voter_that_is_left_says_what_is_missing_and_decides_alone_when_it_is_told_to),
 		THREE(who_leaves_is_left_and_may_return),
+		ONE(the_only_voter_that_stops_leaves_its_vote_to_another),
+		ONE(who_stops_alone_waits_for_nobody),
+		THREE(a_leader_that_stops_lets_another_lead_and_votes_stay),
 		THREE(who_is_removed_has_no_lease_and_no_vote_until_it_is_added),
 		THREE(many_are_removed_in_one_view_or_none),
 		THREE(more_pids_come_until_there_are_none),
