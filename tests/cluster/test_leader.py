@@ -120,7 +120,7 @@ class Two(Roles):
         self.assertNotIn("fenced for", self.lab.logs(other, fresh=True))
         self.lab.command("start", voter)
         self.lab.settle()
-        self.assertEqual(self.roles(voter), {other: "leader", voter: ""})
+        self.assertEqual(self.roles(other), {other: "leader", voter: ""})
         program.ask("two", "^got two$")
         self.assertEqual(program.result().status, 0)
 
