@@ -75,7 +75,7 @@ static int tell_rpc(struct membership *m, const struct membership_map *map)
 
 		if (membership_state_is_up(node->state))
 			peers[n++] = (struct rpc_peer){ node->id, node->address, node->since };
-		else if (node->voter || node->id == view->leader)
+		else if (node->voter || node->id == view->leader || node->id == m->config.self)
 			peers[n++] = (struct rpc_peer){ node->id, node->address, RPC_NEVER };
 	}
 	if (!view)
