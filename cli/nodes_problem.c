@@ -4,6 +4,7 @@
  */
 #include "nodes_problem.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -152,7 +153,8 @@ static void check_touch(struct problems *p, const struct voters *v)
 	if (p->view->lease_held)
 		return;
 	q = add(p, n ? n->name : "");
-	SAY(q->what, "this node has lost touch with the cluster: the list may be old");
+	SAY(q->what, "this node has lost touch with the cluster%s: the list may be old",
+	    p->view->unanswered);
 	SAY(q->remedy, "if it lasts, look at this node's network and at journalctl -u ssid");
 	check_frozen(p, n);
 	if (!v->all || has_majority(v))
@@ -181,6 +183,21 @@ static void check_lost(struct problems *p, const Ssi__Control__Node *n)
 		     "for one of them waits", n->name, ago[0] ? " for " : "", ago);
 	SAY(q->remedy, "start it, with ssid; or take it out of the cluster: ssi_remove_nodes %s",
 	    n->name);
+}
+
+static void check_store(struct problems *p, const Ssi__Control__Node *n)
+{
+	struct nodes_problem *q;
+
+	if (!is_up(n) || !n->store_error)
+		return;
+	q = add(p, n->name);
+	SAY(q->what, "%s cannot write to the disk under /var/lib/ssi (%s): nothing is decided "
+		     "with its help",
+	    n->name, strerror((int)n->store_error));
+	SAY(q->remedy, n->store_error == ENOSPC
+			       ? "make room there, it goes on by itself"
+			       : "look at that disk, and at journalctl -u ssid there");
 }
 
 static void check_joining(struct problems *p, const Ssi__Control__Node *n)
@@ -241,7 +258,7 @@ size_t nodes_problems(const Ssi__Control__Nodes *view, uint64_t now_ns,
 		      struct nodes_problem *ret, size_t max)
 {
 	static void (*const checks[])(struct problems *, const Ssi__Control__Node *) = {
-		check_lost, check_joining, check_flapping,
+		check_lost, check_store, check_joining, check_flapping,
 	};
 	struct problems p = { view, now_ns, ret, 0, max };
 	struct voters v = count_voters(view);

@@ -62,6 +62,7 @@ static void fill_node(const struct control *control, const struct membership_vie
 	p->running = n->load.running;
 	p->memory_total = n->load.memory_total;
 	p->memory_available = n->load.memory_available;
+	p->store_error = n->load.store_error;
 	p->leader = n->id == view->leader;
 	p->voter = n->voter;
 	p->witness = n->witness;
@@ -95,6 +96,7 @@ static void answer(struct control_connection *c, const struct asking *a)
 	}
 	reply.epoch = view->epoch;
 	reply.lease_held = membership_lease_held(c->control->n.membership);
+	reply.unanswered = (char *)membership_unanswered(c->control->n.membership);
 	reply.frozen_ns = control_frozen_for(c->control);
 	reply.n_nodes = view->n_nodes;
 	reply.nodes = list;

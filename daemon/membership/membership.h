@@ -56,6 +56,7 @@ struct membership_load {
 	uint64_t memory_total;    /* bytes */
 	uint64_t memory_available;
 	uint32_t n_processes;     /* of the cluster, here */
+	uint32_t store_error;     /* errno of the last write to its store, 0: it went well */
 };
 
 static inline bool membership_load_known(const struct membership_load *l)
@@ -150,6 +151,8 @@ bool membership_lease_held(const struct membership *m);
 /* Without the lease: what is missing, and what can be done, in one line for people.  False: the
  * lease is held. */
 bool membership_trouble(const struct membership *m, char *ret, size_t size);
+/* Why the last renewal was not answered, as " (node 1: it does not answer)"; "": it was. */
+const char *membership_unanswered(const struct membership *m);
 static inline bool membership_state_is_up(enum member_state state)
 {
 	return state == MEMBER_UP || state == MEMBER_LEAVING;

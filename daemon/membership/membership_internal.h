@@ -92,6 +92,7 @@ struct membership {
 		node_id node;
 		nsec_t at;
 	} answered[8];		  /* those who were asked of late; oldest replaced */
+	char unanswered[96];	  /* see membership_unanswered() */
 	bool recovered;		  /* by membership_recover(), and no view was committed since */
 	bool lease_told;	    /* what the owner was told last */
 	bool given_up;		    /* and takes none until a view has settled that */
@@ -118,6 +119,8 @@ struct membership {
 
 /* The one who was asked last has answered. */
 void membership_trouble_answered(struct membership *m);
+/* He has not, as @why says. */
+void membership_trouble_unanswered(struct membership *m, const char *why);
 
 /* membership_find.c */
 

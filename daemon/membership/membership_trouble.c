@@ -22,6 +22,17 @@ void membership_trouble_answered(struct membership *m)
 	}
 	m->answered[oldest].node = m->asked;
 	m->answered[oldest].at = env_now(m->env);
+	m->unanswered[0] = '\0';
+}
+
+void membership_trouble_unanswered(struct membership *m, const char *why)
+{
+	(void)snprintf(m->unanswered, sizeof(m->unanswered), " (%.90s)", why);
+}
+
+const char *membership_unanswered(const struct membership *m)
+{
+	return m->unanswered;
 }
 
 static bool is_silent(const struct membership *m, const struct membership_node *n)
@@ -76,8 +87,8 @@ bool membership_trouble(const struct membership *m, char *ret, size_t size)
 		return false;
 	if (!m->map) {
 		(void)snprintf(ret, size, "no node of the cluster answers at %s, where this one "
-			       "joined: see ssi doctor",
-			       m->config.leader_address);
+			       "joined%s: see ssi doctor",
+			       m->config.leader_address, m->unanswered);
 		return true;
 	}
 	if (is_sent_off(m, ret, size))
@@ -102,13 +113,13 @@ bool membership_trouble(const struct membership *m, char *ret, size_t size)
 	    env_now(m->env) > m->started_at + m->config.lease &&
 	    env_now(m->env) > m->lease_until + m->config.lease)
 		(void)snprintf(ret, size,
-			       "no majority: of the voters %s, %s %s not answered since %s: start "
+			       "no majority: of the voters %s, %s %s not answered since %s%s: start "
 			       "%s, or mend the network; if they are lost for ever see ssi-admin(8), recover",
-			       voters, silent, n_silent > 1 ? "have" : "has", since,
+			       voters, silent, n_silent > 1 ? "have" : "has", since, m->unanswered,
 			       n_silent > 1 ? "one of them" : "it");
 	else
 		(void)snprintf(ret, size, "out of touch with the cluster since %s: no leader is "
-			       "found yet among the voters %s, looking for one",
-			       since, voters);
+			       "found yet among the voters %s%s, looking for one",
+			       since, voters, m->unanswered);
 	return true;
 }

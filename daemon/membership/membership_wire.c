@@ -234,6 +234,7 @@ static void load_to_message(const struct membership_load *load, node_id node,
 	ret->memory_total = load->memory_total;
 	ret->memory_available = load->memory_available;
 	ret->processes = load->n_processes;
+	ret->store_error = load->store_error;
 }
 
 static struct membership_load load_from_message(const Ssi__Membership__Load *p)
@@ -244,6 +245,7 @@ static struct membership_load load_from_message(const Ssi__Membership__Load *p)
 		.memory_total = p->memory_total,
 		.memory_available = p->memory_available,
 		.n_processes = p->processes,
+		.store_error = p->store_error,
 	};
 }
 
@@ -257,6 +259,8 @@ static void on_renewed(void *owner, const struct rpc_result *result)
 
 	if (result->status == RPC_OK || result->answered)
 		membership_trouble_answered(owner);
+	else
+		membership_trouble_unanswered(owner, result->text);
 	if (result->status != RPC_OK) {
 		membership_on_renewed(owner, result->status, result->text, NULL);
 		return;

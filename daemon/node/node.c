@@ -159,7 +159,10 @@ static void on_pid_block(void *owner, pid_t first, uint32_t count)
 
 static void get_load(void *owner, struct membership_load *ret)
 {
+	const struct node *n = owner;
+
 	load_read(ret);
+	ret->store_error = (uint32_t)-store_lmdb_error(n->store);
 }
 
 static void on_pids_low(void *owner)

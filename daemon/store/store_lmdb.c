@@ -18,8 +18,10 @@
 #include <string.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 
 enum { KEY_MAX = 255 };
+static const size_t ALMOST_FULL = 1 << 20;
 static const size_t LIMIT = (size_t)1 << 30; /* sparse: what is used is what counts */
 
 struct batch {
@@ -42,6 +44,7 @@ struct store_lmdb {
 	struct env_work work;
 	struct batches queued;
 	struct batches writing; /* the worker's until it is done */
+	int error;		/* of the last write */
 };
 
 static int from_lmdb(int r)
@@ -55,6 +58,18 @@ static int from_lmdb(int r)
 		/* LMDB's own codes are negative, the system's positive. */
 		return err_origin(r > 0 ? -r : -EIO);
 	}
+}
+
+/* LMDB calls a write of which only a part went to the disk an error of the device. */
+static int from_commit(const struct store_lmdb *s, int r)
+{
+	struct statvfs disk;
+	mdb_filehandle_t fd;
+
+	if (r == EIO && mdb_env_get_fd(s->lmdb, &fd) == 0 && fstatvfs(fd, &disk) == 0 &&
+	    disk.f_bavail < ALMOST_FULL / disk.f_frsize)
+		return err_origin(-ENOSPC);
+	return from_lmdb(r);
 }
 
 static bool is_key(struct iovec key)
@@ -168,7 +183,7 @@ static int write_some(struct store_lmdb *s, const struct batch *first,
 		mdb_txn_abort(txn);
 		return from_lmdb(r);
 	}
-	return from_lmdb(mdb_txn_commit(txn));
+	return from_commit(s, mdb_txn_commit(txn));
 }
 
 static void write_all(struct store_lmdb *s)
@@ -186,12 +201,13 @@ static void on_work(struct env_work *work)
 	write_all(container_of(work, struct store_lmdb, work));
 }
 
-static void tell(struct batches *batches)
+static void tell(struct store_lmdb *s, struct batches *batches)
 {
 	struct batch *b;
 
 	while ((b = STAILQ_FIRST(batches))) {
 		STAILQ_REMOVE_HEAD(batches, entry);
+		s->error = b->result;
 		if (b->done)
 			b->done(b->owner, b->result);
 		free(b);
@@ -215,7 +231,7 @@ static void on_written(struct env_work *work)
 			b->result = r;
 		STAILQ_CONCAT(&written, &s->queued);
 	}
-	tell(&written);
+	tell(s, &written);
 }
 
 static int write_next(struct store_lmdb *s)
@@ -298,7 +314,7 @@ static int on_apply_now(void *impl, const struct store_change *changes, size_t n
 	b = batch_new(changes, n_changes);
 	if (!b)
 		return err_origin(-ENOMEM);
-	r = write_some(s, b, NULL);
+	r = s->error = write_some(s, b, NULL);
 	free(b);
 	return r;
 }
@@ -391,6 +407,11 @@ struct store_lmdb *store_lmdb_free(struct store_lmdb *s)
 		mdb_env_close(s->lmdb);
 	free(s);
 	return NULL;
+}
+
+int store_lmdb_error(const struct store_lmdb *s)
+{
+	return s->error;
 }
 
 const struct store *store_lmdb_store(struct store_lmdb *s)

@@ -12,4 +12,6 @@ int store_lmdb_new_limited(struct store_lmdb **ret, const struct env *env, const
 /* When no batch is under way, or after env_event_free(), which waits for the one that is.
  * Batches that still wait are written here; done comes for none any more. */
 struct store_lmdb *store_lmdb_free(struct store_lmdb *s);
+/* Why the last write failed, -errno; 0: it did not. */
+int store_lmdb_error(const struct store_lmdb *s);
 const struct store *store_lmdb_store(struct store_lmdb *s);

@@ -1,4 +1,5 @@
 """A program whose every step is written down, to tell whether one copy of it lives."""
+import datetime
 import json
 import time
 
@@ -6,6 +7,11 @@ import lab
 from lab import PROGRAMS, until
 
 SSID = "cat /run/ssi/ssid.pid"
+
+
+def moment(text):
+    """In seconds, of a date in JSON."""
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 class Beats(lab.Tests):

@@ -278,12 +278,17 @@ class Lab:
         os.makedirs(group, exist_ok=True)
         return group
 
-    def _processes_of(self, node):
-        """PIDs here of the node's ssid and space; not of what keeps the node up."""
+    def group(self, node):
+        """The node's cgroup v2, all of it."""
         for top in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]:
             base = f"{top}/ssi-lab.{self.name}/{node}"
             if os.path.isdir(base):
                 break
+        return base
+
+    def _processes_of(self, node):
+        """PIDs here of the node's ssid and space; not of what keeps the node up."""
+        base = self.group(node)
         pids = []
         for part in ["ssid", "ssi.space"]:
             for directory, _, files in os.walk(f"{base}/{part}"):

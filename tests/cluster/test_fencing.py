@@ -24,6 +24,23 @@ class Fenced(beats.Beats):
         return next((n for n, d in self.nodes(at).items()
                      if (d["role"] or "").startswith("leader")), None)
 
+    def history(self, at):
+        """How the nodes have fared, and the number of the view."""
+        text = self.lab.run(at, "ssi-nodes", "--json", "--history", check=True).text
+        status = self.lab.run(at, "ssi-admin", "status", "--json", check=True).text
+        nodes = {n["node"]: {k: v for k, v in n.items() if k != "available"}  # it falls and rises
+                 for n in json.loads(text)["nodes"]}
+        return nodes, json.loads(status)["epoch"]
+
+    def problems(self, at):
+        """What ssi-nodes says is wrong, a line each."""
+        return self.lab.run(at, "ssi-nodes", check=True).err.decode().splitlines()
+
+    def followers(self, at):
+        """Those that do not lead, n1 last."""
+        leader = self.wait_for_leader(at)
+        return [n for n in reversed(self.lab.nodes) if n != leader]
+
     def wait_for_leader(self, at):
         """All vote, so that whoever is taken away is one of five."""
         until(lambda: all((d["role"] or "").split(",")[0] in ("leader", "voter")
@@ -111,6 +128,11 @@ class Fenced(beats.Beats):
         names = re.search(r"voters .* and n\d, (.*)$", found[0].split(" have not")[0]) if found else None
         return set(re.findall(r"n\d", names[1])) if names else set()
 
+    def freeze(self, node, value):
+        """The whole node, at once: without the time that a command takes."""
+        with open(f"{self.lab.group(node)}/cgroup.freeze", "w", encoding="ascii") as f:
+            f.write(value)
+
     def signal_ssid(self, node, name):
         self.lab.run(node, "sh", "-c", f"kill -{name} $(cat /run/ssi/ssid.pid)", user="root",
                      check=True)
@@ -137,6 +159,20 @@ class Fencing(Fenced):
         for node in self.lab.nodes:
             self.assertNotRegex(self.log_of(node)[since[node]:], "fenced for|has not renewed")
         self.end_stamp(running, pid, "n4")
+
+    def test_a_node_that_stands_still_for_a_second_is_not_noticed(self):
+        node = self.followers("n1")[0]
+        running, pid, path = self.stamp(node)
+        since, before = self.marks(), self.history("n1")
+        self.freeze(node, "1")
+        time.sleep(1)
+        self.freeze(node, "0")
+        self.await_more(path)
+        self.lab.settle()
+        self.assertEqual(self.history(node), before)  # no view has followed
+        for at in self.lab.nodes:
+            self.assertNotRegex(self.log_of(at)[since[at]:], "fenced for|has not renewed")
+        self.end_stamp(running, pid, node)
 
     def test_ssid_that_is_stopped_for_long_is_fenced_without_its_help(self):
         self.wait_for_leader("n1")
@@ -230,6 +266,50 @@ kill -STOP $(cat /run/ssi/ssid.pid)""", user="root", check=True)
         until(lambda: pid not in self.lab.processes("n1"), 20)
         running.result(20)
 
+    def test_a_minute_is_outlived_by_a_node_and_by_another_without_its_ssid(self):
+        stopped, paused = away = self.followers("n1")[:2]
+        others = [n for n in self.lab.nodes if n not in away]
+        programs = {node: self.stamp(node) for node in away}
+        guest, guest_pid, guest_path = self.stamp(paused)
+        self.assert_result(self.lab.run(paused, "ssi-checkpoint", str(guest_pid)), 0)
+        since, before = self.marks(), self.history("n1")[0]
+        began = time.monotonic()
+        self.signal_ssid(stopped, "STOP")
+        self.lab.command("pause", paused)
+        decided = self.await_lost(others, away, since)
+        self.await_frozen(stopped)
+        last = {node: self.stamps(path)[-1][1] for node, (_, _, path) in programs.items()}
+        self.assertLess(last[stopped], decided[stopped], "it still ran when it was called lost")
+        # What is started anew elsewhere begins after that.
+        self.assertEqual({n for n, _ in self.stamps(guest_path)}, {paused})
+        self.assert_result(self.lab.run(others[0], "ssi-restart", "-b", "--on", others[0],
+                                        str(guest_pid)), 0)
+        until(lambda: self.stamps(guest_path)[-1][0] == others[0])
+        anew = next(t for n, t in self.stamps(guest_path) if n == others[0])
+        self.assertGreater(anew, decided[paused])
+        for node in away:
+            self.assertIn(f"ssi-nodes: {node} has been lost for", "\n".join(self.problems(others[0])))
+        time.sleep(60 - (time.monotonic() - began))
+        for node, (_, _, path) in programs.items():
+            self.assertEqual(self.stamps(path)[-1][1], last[node], f"{node} has run")
+        self.lab.command("resume", paused)
+        self.signal_ssid(stopped, "CONT")
+        self.lab.settle()
+        for node, (running, pid, path) in programs.items():
+            # By the node itself, and by all.
+            self.assertGreater(self.record_of(node, since), 50)
+            for at in self.lab.nodes:
+                told = self.history(at)[0][node]
+                self.assertEqual(int(told["losses"]), int(before[node]["losses"]) + 1)
+                self.assertGreater(beats.moment(told["up"]) - beats.moment(told["lost"]), 50)
+            self.await_more(path)
+            self.end_stamp(running, pid, node)
+        self.assertRegex(self.log_of(paused)[since[paused]:], f"process {guest_pid} is killed")
+        until(lambda: [n for n, _ in self.lab.copies("stamp")] == [others[0]], 20)
+        self.lab.run(others[0], "ssi-run", "kill", "-9", str(guest_pid), user="root", check=True)
+        guest.result(20)
+        until(lambda: self.problems(others[0]) == [])
+
     # Parts of the network are cut.
 
     def test_a_minority_freezes_before_it_is_called_lost_and_goes_on_when_it_heals(self):
@@ -318,6 +398,30 @@ kill -STOP $(cat /run/ssi/ssid.pid)""", user="root", check=True)
     def test_a_path_that_is_cut_one_way_is_none(self):
         self.one_path_is_cut("--one-way")
 
+    def test_a_link_that_is_cut_one_way_costs_one_member_and_not_the_leader(self):
+        leader = self.wait_for_leader("n1")
+        node, *others = self.followers("n1")
+        for a, b in [(node, leader), (leader, node)]:
+            with self.subTest(cut=f"{a} to {b}"):
+                running, pid, path = self.stamp(node)
+                away, away_pid, away_path = self.stamp(others[0])
+                since = self.marks()
+                self.lab.command("cut", a, b, "--one-way")
+                decided = self.await_lost([leader, *others], [node], since)[node]
+                self.await_frozen(node)
+                last = self.stamps(path)[-1][1]
+                self.assertLess(last, decided)
+                print(f"# froze {(decided - last) / 1e6:.0f} ms before", flush=True)
+                self.await_more(away_path)
+                self.lab.command("heal")
+                self.lab.settle()
+                self.await_more(path)
+                self.assertEqual(self.wait_for_leader(node), leader)
+                for at in [leader, *others]:
+                    self.assertNotRegex(self.log_of(at)[since[at]:], "fenced for")
+                self.end_stamp(running, pid, node)
+                self.end_stamp(away, away_pid, others[0])
+
     # Nodes die.
 
     def test_two_of_five_die_at_once_and_a_move_between_others_ends_well(self):
@@ -339,27 +443,57 @@ kill -STOP $(cat /run/ssi/ssid.pid)""", user="root", check=True)
 
     # A disk is full.
 
-    def test_a_full_disk_under_the_store_stops_nobody(self):
-        leader = self.wait_for_leader("n1")
-        node = next(n for n in self.lab.nodes if n not in (leader, "n1"))
-        self.lab.run(node, "sh", "-c", "mkdir /tmp/disk && mount -t tmpfs -o size=4m disk /tmp/disk && "
-                     "cp -a /var/lib/ssi/store/. /tmp/disk && "
-                     "mount --bind /tmp/disk /var/lib/ssi/store && kill -9 $(cat /run/ssi/ssid.pid)",
-                     user="root", check=True)
-        until(lambda: self.lab.run(node, "ssi-nodes").status == 0)
+    def give_a_small_disk(self, node):
+        """What its ssid keeps is moved to one that can be filled; it stands still meanwhile."""
+        self.lab.run(node, "sh", "-c", """
+kill -STOP $(cat /run/ssi/ssid.pid) && mkdir /tmp/disk && mount -t tmpfs -o size=8m disk /tmp/disk &&
+cp -a /var/lib/ssi/. /tmp/disk && mount --bind /tmp/disk /var/lib/ssi && kill -9 $(cat /run/ssi/ssid.pid)
+""", user="root", check=True)
+
+    def fill_disk(self, node):
+        """Until it can write no more, as others decide."""
+        since = len(self.log_of(node))
+        at = next(n for n in self.lab.nodes if n != node)
+        self.lab.run(node, "sh", "-c", "cat /dev/zero >/var/lib/ssi/full", user="root")
+
+        def decide():
+            self.lab.run(at, "ssi-admin", "token", user="root")
+            return "No space left on device" in self.log_of(node)[since:]
+        until(decide, 30, lambda: f"{node} still writes: {self.log_of(node)[since:]}")
+
+    def test_a_full_disk_under_the_store_of_a_follower_and_of_the_leader_stops_nobody(self):
+        for node in self.lab.nodes:
+            self.give_a_small_disk(node)
         self.lab.settle()
-        self.wait_for_leader("n1")
-        running, pid, path = self.stamp(node)
-        since = self.marks()
-        self.lab.run(node, "sh", "-c", "cat /dev/zero >/tmp/disk/full", user="root")
-        for _ in range(3):  # decided without it
-            self.lab.run("n1", "ssi-admin", "token", user="root", check=True)
-        self.await_more(path)
-        self.assertEqual(self.lab.run("n1", "ssi-run", "--node", node, "hostname").text, f"{node}\n")
-        self.assertNotRegex(self.log_of(node)[since[node]:], "fenced for")
-        self.lab.run(node, "rm", "/tmp/disk/full", user="root", check=True)
-        self.lab.run("n1", "ssi-admin", "token", user="root", check=True)
-        self.end_stamp(running, pid, node)
+        for role in ["follower", "leader"]:
+            with self.subTest(role=role):
+                leader = self.wait_for_leader("n1")
+                node = leader if role == "leader" else self.followers("n1")[0]
+                running, pid, path = self.stamp(node)
+                since = self.marks()
+                self.fill_disk(node)
+                at = next(n for n in self.lab.nodes if n != node)
+                until(lambda: self.leader(at) not in (None, node), 20)
+                # It is a member as before, and the others decide.
+                self.lab.run(at, "ssi-admin", "token", user="root", check=True)
+                self.await_more(path)
+                self.assertEqual(self.lab.run(at, "ssi-run", "--node", node, "hostname").text, f"{node}\n")
+                # All know which it is, and what to do.
+                for n in [node, at]:
+                    until(lambda n=n: re.search(rf"^ssi-nodes: {node} cannot write to the disk .*No space.*; "
+                                                "make room", "\n".join(self.problems(n)), re.M), 20,
+                          lambda n=n: f"{n}: {self.problems(n)}")
+                for n in self.lab.nodes:
+                    self.assertNotRegex(self.log_of(n)[since[n]:], "fenced for|has not renewed")
+                self.lab.run(node, "rm", "/var/lib/ssi/full", user="root", check=True)
+                until(lambda n=at: self.problems(n) == [], 20, lambda n=at: self.problems(n))
+                # What was decided meanwhile it has, now and when it reads its store.
+                for _ in range(2):
+                    self.wait_for_leader(at)
+                    until(lambda: self.history(node) == self.history(at), 20)
+                    self.lab.kill_ssid(node)
+                    self.lab.settle()
+                self.end_stamp(running, pid, node)
 
 
 FENCE = """#!/bin/sh

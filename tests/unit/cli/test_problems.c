@@ -1,6 +1,7 @@
 /* What ssi-nodes finds wrong, one view a row. */
 #include "nodes_problem.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -35,7 +36,7 @@ static const struct row rows[] = {
 	  { "n4 has joined and was never seen" }, "systemctl start ssid there" },
 	{ "who left is no problem", false, { "up voter self", "left" }, {} },
 	{ "cut off alone", true, { "up voter self", "up voter silent", "up voter silent" },
-	  { "lost touch with the cluster: the list may be old",
+	  { "lost touch with the cluster (node 2: it does not answer): the list may be old",
 	    "only 1 of 3 voters answers here: nothing can be decided before 2 do" },
 	  NULL },
 	{ "which ones", true, { "up voter self", "up voter silent", "up voter silent" },
@@ -49,6 +50,11 @@ static const struct row rows[] = {
 	{ "removed itself", true, { "up voter silent", "lost", "removed self" },
 	  { "this node was removed" }, "ssi_add_nodes n3" },
 	{ "who is being removed answers", false, { "up voter self", "leaving voter", "up voter" }, {} },
+	{ "a full disk", false, { "up voter self", "up voter", "up voter full" },
+	  { "n3 cannot write to the disk under /var/lib/ssi (No space left on device)" },
+	  "make room there" },
+	{ "a full disk of who is lost", false,
+	  { "up voter self", "up voter", "up voter", "lost full" }, { "n4 has been lost" }, NULL },
 	{ "flapping", false, { "up voter self", "up voter", "up voter flapping" },
 	  { "n3 was lost 5 times, the last time 10 min ago" }, "--history" },
 };
@@ -67,6 +73,7 @@ static void make(const char *words, unsigned i, char name[static 8], Ssi__Contro
 	ret->voter = strstr(words, "voter") != NULL;
 	ret->self = strstr(words, "self") != NULL;
 	ret->silent = strstr(words, "silent") != NULL;
+	ret->store_error = strstr(words, "full") ? ENOSPC : 0;
 	ret->losses = flapping ? 5 : 1;
 	ret->lost_ns = flapping ? NOW - 10 * MINUTE : NOW - 100 * MINUTE;
 }
@@ -87,6 +94,7 @@ static void check(const struct row *row)
 	view.nodes = list;
 	view.n_nodes = i;
 	view.lease_held = !row->out_of_touch;
+	view.unanswered = row->out_of_touch ? " (node 2: it does not answer)" : "";
 	n = nodes_problems(&view, NOW, problems, 8);
 	for (i = 0; i < n; i++) {
 		if (i >= 4 || !row->said[i] || !strstr(problems[i].what, row->said[i]))

@@ -437,10 +437,13 @@ static void a_full_store_says_that_no_space_is_left(void **state)
 	assert_int_equal(results[0], -ENOSPC);
 	assert_int_equal(results[1], 0);
 	c[0] = put("small", "new");
+	assert_int_equal(store_lmdb_error(lmdb), 0);
 	assert_int_equal(store->ops->apply_now(store->impl, c, 2), -ENOSPC);
+	assert_int_equal(store_lmdb_error(lmdb), -ENOSPC);
 	assert_value("small", "old");
 	assert_value("big", NULL);
 	put_now("small", "new");
+	assert_int_equal(store_lmdb_error(lmdb), 0);
 	assert_value("small", "new");
 	free(big);
 }
