@@ -15,6 +15,7 @@
 #include <endian.h>
 #include <limits.h>
 #include <openssl/err.h>
+#include <openssl/sslerr.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -63,8 +64,12 @@ static int again(const struct joiner *j, int r)
 	case SSL_ERROR_WANT_WRITE:
 		return wait_for(j, POLLOUT);
 	default:
+		r = ERR_GET_REASON(ERR_peek_last_error()) ==
+				    SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL
+			    ? -EPROTONOSUPPORT
+			    : -ECONNRESET;
 		ERR_clear_error();
-		return err_origin(-ECONNRESET);
+		return err_origin(r);
 	}
 }
 
@@ -202,6 +207,8 @@ static const char *text_of(int r)
 	switch (r) {
 	case -EKEYREJECTED:
 		return "what answers there is not of the cluster that the token names";
+	case -EPROTONOSUPPORT:
+		return "the other side speaks another version of the protocol";
 	case -ECONNRESET:
 		return "the other side closed the connection";
 	case -EINVAL:

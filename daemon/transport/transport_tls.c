@@ -203,9 +203,19 @@ const char *tls_error(const SSL *ssl)
 	const char *text = ERR_reason_error_string(error);
 
 	ERR_clear_error();
-	if (SSL_get_verify_result(ssl) != X509_V_OK)
+	switch (SSL_get_verify_result(ssl)) {
+	case X509_V_OK:
+		break;
+	case X509_V_ERR_CERT_NOT_YET_VALID:
+	case X509_V_ERR_CERT_HAS_EXPIRED:
+		return "by the clock of this machine its certificate is not valid now";
+	default:
 		return "its certificate is not of this cluster";
+	}
 	switch (ERR_GET_REASON(error)) {
+	case SSL_R_NO_APPLICATION_PROTOCOL:
+	case SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL:
+		return "it speaks another version of the protocol";
 	case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
 		return "it has no certificate";
 	case SSL_R_TLSV1_ALERT_UNKNOWN_CA:

@@ -1,6 +1,7 @@
 """Nodes join with tokens, wrongly in every way, and come and go many times."""
 import json
 import re
+import shutil
 
 import lab
 from lab import until
@@ -26,9 +27,9 @@ class Joining(lab.Tests):
         return cls.lab.run(node, *command, user="root", check=True).text
 
     @classmethod
-    def boot(cls, node):
+    def boot(cls, node, program="ssid"):
         """An ssid that goes on when the test ends."""
-        cls.do(node, "sh", "-c", "setsid ssid 2>>/var/log/ssid.log </dev/null >/dev/null &")
+        cls.do(node, "sh", "-c", f"setsid {program} 2>>/var/log/ssid.log </dev/null >/dev/null &")
 
     def stop(self, node):
         self.do(node, "sh", "-c", "kill $(cat /run/ssi/ssid.pid); "
@@ -121,6 +122,42 @@ class Joining(lab.Tests):
             self.do("n2", "mv", f"/var/lib/ssi/{file}.own", f"/var/lib/ssi/{file}")
         self.member("n2")
         self.assertEqual(self.state("n1", "n2"), "up")
+
+    def of_version(self, version, name):
+        """The program as it would be if it spoke that version of the protocol."""
+        with open(shutil.which(name), "rb") as f:
+            program = f.read()
+        for protocol in [b"\x05ssi/", b"\x0assi-join/"]:
+            self.assertIn(protocol + b"1", program)
+            program = program.replace(protocol + b"1", protocol + b"%d" % version)
+        path = f"/shared/work/{version}/{name}"
+        self.lab.run("n1", "sh", "-c", 'mkdir -p "${1%/*}"; cat >"$1"; chmod 755 "$1"', "sh", path,
+                     user="root", input=program, check=True)
+        return path
+
+    def test_a_node_of_a_newer_or_an_older_version_is_told_apart_and_harms_nobody(self):
+        self.member("n2")
+        for version in [2, 0]:
+            with self.subTest(version=version):
+                token = self.token()
+                r = self.lab.run("n3", self.of_version(version, "ssi-admin"), "join", "--address",
+                                 "10.77.0.3", token, user="root")
+                self.assert_result(r, 8, "another version")
+                self.assertEqual(self.lab.run("n3", "ls", "/var/lib/ssi/node.pem", user="root").status, 2)
+                self.stop("n2")
+                self.boot("n2", self.of_version(version, "ssid"))
+                until(lambda: "10.77.0.2 was refused: it speaks another version of the protocol" in
+                      self.lab.logs("n1"), 20)  # once a minute
+                for tool in [("ssi-admin", "status"), ("ssi-nodes",)]:
+                    until(lambda t=tool: b"node 1: it speaks another version of the protocol" in
+                          self.lab.run("n2", *t, user="root").err, 20)
+                self.assertEqual(self.do("n1", "ssi-run", "uname", "-n"), "n1\n")
+                self.stop("n2")
+                self.member("n2")
+                self.assertEqual(self.do("n1", "ssi-run", "--node", "n2", "hostname"), "n2\n")
+                # The token was not spent on it.
+                self.assert_result(self.join("n3", token, "--node", f"of-{version}"), 0)
+                self.forget("n3")
 
     def test_many_come_and_go_in_a_row(self):
         self.member("n2")

@@ -100,7 +100,7 @@ static void a_peer_of_another_protocol_is_refused(void **state)
 	struct stranger s = tls_stranger(0, 2);
 
 	s.alpn = "\x02h2";
-	assert_refused(&s, "no application protocol");
+	assert_refused(&s, "it speaks another version of the protocol");
 }
 
 static void a_peer_that_names_no_protocol_is_refused(void **state)
