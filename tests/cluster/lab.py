@@ -164,7 +164,7 @@ class Lab:
             ["sh", "-c", 'cat >/dev/null; ssi-lab --name "$1" -q down; rm -rf -- "$2"', "sh",
              self.name, self.scratch], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, start_new_session=True)
-        self.command("up", str(n), *options, timeout=60)
+        self.command("up", str(n), *options, timeout=180)
         self.prepare()
 
     def down(self):
