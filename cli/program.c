@@ -61,6 +61,14 @@ uint32_t program_pipes(bool wanted, int ret[static 3], size_t *ret_n)
 	return bits;
 }
 
+uint32_t program_report(int ret[static 3], size_t *ret_n)
+{
+	relays[0].from = relays[0].to = relays[1].from = relays[1].to = -1;
+	*ret_n = 0;
+	make_pipe(STDERR_FILENO, ret, ret_n);
+	return 1u << STDERR_FILENO;
+}
+
 uint32_t program_terminal(bool errors, int ret[static 3], size_t *ret_n)
 {
 	bool pipe_for_errors = !errors && !is_null(2);
@@ -296,6 +304,26 @@ static bool tell_lost(const char *name, const struct relay *r)
 	return r->error != 0;
 }
 
+static int status_of(const struct run *r)
+{
+	return r->code == CLD_EXITED ? r->status : 128 + r->status;
+}
+
+bool program_executed(const struct session_options *o, struct session *s, int32_t pid,
+		      int *ret_status)
+{
+	struct run r = { .options = o, .session = s, .pid = pid, .signals = signals_fd() };
+
+	/* From another node the end of the pipe may come after that of the program. */
+	while (relay_live(&relays[2]))
+		(void)turn(&r, session_left_ms(r.session));
+	while (relays[2].used && !r.ended)
+		(void)turn(&r, -1);
+	session_close(r.session);
+	*ret_status = status_of(&r);
+	return !relays[2].used;
+}
+
 int program_follow(const struct session_options *o, struct session *s, int32_t pid)
 {
 	struct run r = { .options = o, .session = s, .pid = pid, .signals = signals_fd() };
@@ -322,5 +350,5 @@ int program_follow(const struct session_options *o, struct session *s, int32_t p
 	lost |= tell_lost("standard error", &relays[2]);
 	if (lost && r.code == CLD_EXITED && r.status == 0)
 		return EXIT_FAILED;
-	return r.code == CLD_EXITED ? r.status : 128 + r.status;
+	return status_of(&r);
 }

@@ -18,8 +18,18 @@ uint32_t program_pipes(bool wanted, int ret[static 3], size_t *ret_n);
  */
 uint32_t program_terminal(bool errors, int ret[static 3], size_t *ret_n);
 
+/* A pipe in which nothing but why a program was not executed will come; as above. */
+uint32_t program_report(int ret[static 3], size_t *ret_n);
+
 /* Wait until ssid says that it was started; its PID.  Exits if it was not. */
 int32_t program_await_start(struct session *s);
+
+/*
+ * Wait until a program with such a pipe is executed.  False: it was not; standard error has
+ * why, and *ret_status is the exit status for ours.
+ */
+bool program_executed(const struct session_options *o, struct session *s, int32_t pid,
+		      int *ret_status);
 
 /*
  * Pass bytes and signals on until it has ended, over restarts of ssid.  Takes @s.

@@ -49,6 +49,7 @@ static bool fill(struct relay *r)
 	else if (n)
 		r->in_line = r->bytes[n - 1] != '\n';
 	r->len = (size_t)n;
+	r->used |= n > 0;
 	return n > 0;
 }
 

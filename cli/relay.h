@@ -18,6 +18,7 @@ struct relay {
 	bool types; /* `to` is a terminal's: the end of `from` is typed, `to` stays open
 		     */
 	bool in_line; /* the last byte read is not the end of a line */
+	bool used;    /* something was read */
 	int error;    /* `to` could not be written, other than for want of a reader */
 	size_t start, len;
 	char bytes[65536];

@@ -260,20 +260,25 @@ void session_no_deadline(struct session *s)
 	s->deadline_ms = 0;
 }
 
+int session_left_ms(const struct session *s)
+{
+	uint64_t now = now_ms();
+
+	if (!s->deadline_ms)
+		return -1;
+	if (now >= s->deadline_ms)
+		session_exit(EXIT_TIMEOUT, "no answer from ssid in time");
+	return (int)(s->deadline_ms - now);
+}
+
 /* Wait for @events on the socket; past the deadline: exit. */
 static void await(struct session *s, short events)
 {
 	struct pollfd p = { .fd = s->fd, .events = events };
 
 	for (;;) {
-		uint64_t now = now_ms();
-		int left = -1, r;
+		int r = poll(&p, 1, session_left_ms(s));
 
-		if (s->deadline_ms && now >= s->deadline_ms)
-			session_exit(EXIT_TIMEOUT, "no answer from ssid in time");
-		if (s->deadline_ms)
-			left = (int)(s->deadline_ms - now);
-		r = poll(&p, 1, left);
 		if (r > 0)
 			return;
 		if (r < 0 && errno != EINTR)

@@ -61,6 +61,8 @@ struct session *session_close(struct session *s);
 int session_fd(const struct session *s);
 /* What follows may take any time. */
 void session_no_deadline(struct session *s);
+/* How long is left, for poll(2); past the deadline: exit. */
+int session_left_ms(const struct session *s);
 
 /* Send one request, with descriptors.  False: the connection is broken. */
 bool session_offer(struct session *s, const Ssi__Control__Request *q, const int *fds, size_t n_fds);

@@ -22,7 +22,7 @@ static const char help[] =
 	"Start PROGRAM in the cluster; exit with its exit status (128 + n if signal n\n"
 	"ended it, 127 if it was not found, 126 if it could not be started).\n"
 	"\n"
-	"  -b, --bg            do not wait; its standard streams are /dev/null\n"
+	"  -b, --bg            do not wait for its end; its standard streams are /dev/null\n"
 	"  -o, --output FILE   write the application's id (the PID of PROGRAM) to "
 	"FILE\n"
 	"      --node NODE     start it on NODE\n"
@@ -135,7 +135,7 @@ static void fill_limits(Ssi__Control__RunRequest *q)
 
 static bool wants_terminal(void)
 {
-	if (arguments.background || arguments.no_tty)
+	if (arguments.no_tty)
 		return false;
 	if (arguments.tty)
 		return true;
@@ -148,8 +148,13 @@ static void fill_streams(Ssi__Control__RunRequest *q, int ret[static 3], size_t 
 {
 	static Ssi__Control__Terminal terminal = SSI__CONTROL__TERMINAL__INIT;
 
+	if (arguments.background) {
+		q->report = true;
+		q->pipes = program_report(ret, ret_n);
+		return;
+	}
 	if (!wants_terminal()) {
-		q->pipes = program_pipes(!arguments.background, ret, ret_n);
+		q->pipes = program_pipes(true, ret, ret_n);
 		return;
 	}
 	terminal.errors = arguments.tty || isatty(2);
@@ -216,6 +221,7 @@ int main(int argc, char **argv)
 	struct session_options o;
 	struct session *s;
 	int32_t pid;
+	int status;
 	int first = session_options(argc, argv, "+bo:tT", options, help, on_option, &o);
 
 	if (first == argc)
@@ -229,8 +235,9 @@ int main(int argc, char **argv)
 	tell_id(pid);
 	if (!arguments.background)
 		return program_follow(&o, s, pid);
+	if (!program_executed(&o, s, pid, &status))
+		return status;
 	if (!o.quiet)
 		printf("%d\n", pid);
-	session_close(s);
 	return EXIT_OK;
 }

@@ -105,6 +105,7 @@ static enum rpc_status launch_of(struct control_connection *c, const Ssi__Contro
 	l->nice = q->nice;
 	l->name = q->app;
 	l->spread = q->spread;
+	l->report = q->report;
 	l->argv = texts_of(q->argv, q->n_argv);
 	l->envp = texts_of(q->envp, q->n_envp);
 	l->cwd = text_of(&q->cwd);
@@ -175,7 +176,7 @@ static void launch_here(struct control_connection *c, const struct process_launc
 		return control_fail(c, RPC_FAILED, "%s could not be started: %s", l->argv[0],
 				    r < 0 ? strerror(-r) : "no process could be made");
 	for (size_t i = 0; i < 3; i++)
-		if (l->stdio[i] >= 0 &&
+		if (l->stdio[i] >= 0 && !l->report &&
 		    console_add(control->n.console, app, l->stdio[i], is_input(i)) != 0)
 			log_warning("process %d: descriptor %zu will not follow it", app, i);
 	control_started(c, app, rpc_self(control->n.rpc));

@@ -59,6 +59,9 @@ struct process_launch {
 	 * there is none. */
 	uint32_t on_terminal;
 	int terminal;
+	/* Descriptor 2 is /dev/null as well; its pipe takes why the program could not be
+	 * executed, and is closed when it was. */
+	bool report;
 };
 
 enum process_state {

@@ -73,6 +73,7 @@ int process_launch_page(const struct process_launch *l, uint32_t pipes, uint8_t 
 	m.pipes = pipes;
 	m.terminal = l->on_terminal;
 	m.spread = l->spread;
+	m.report = l->report;
 	*ret_len = ssi__process__launch__get_packed_size(&m);
 	data = malloc(*ret_len);
 	if (!data)
@@ -154,6 +155,7 @@ static int launch_from(struct process_launch *l, const Ssi__Process__Launch *m)
 	l->umask = m->umask & 0777;
 	l->nice = m->nice;
 	l->spread = m->spread;
+	l->report = m->report;
 	return limits_from(l, m);
 }
 

@@ -44,6 +44,12 @@ class Run(lab.Tests):
             self.assertEqual(self.run_in("ssi-run", *where, "/no/such/program").status, 127)
             self.assertEqual(self.run_in("ssi-run", *where, "/shared/work/data").status, 126)
             self.assertEqual(self.run_in("ssi-run", *where, "/shared/work").status, 126)
+            # In the background as well, and with the same line.
+            for program, status in [("no-such-program", 127), ("/no/such/program", 127),
+                                    ("/shared/work/data", 126), ("/shared/work", 126)]:
+                r = self.run_in("ssi-run", "-b", *where, program)
+                self.assertEqual((r.status, r.out), (status, b""), where)
+                self.assertEqual(r.err, self.run_in("ssi-run", *where, program).err)
 
     def test_megabytes_pass_both_ways_unchanged(self):
         data = os.urandom(MEGABYTES << 20)

@@ -9,7 +9,8 @@
  * own word: so both are set after root was given up, and the kernel refuses what
  * the caller could not have had.
  *
- * Failure modes: no such program -> one line on its standard error and exit 127;
+ * Failure modes: no such program -> one line on its standard error, or the pipe that is
+ * only for that, and exit 127;
  * not executable, or the directory cannot be entered -> a line and 126, as a shell;
  * a page that makes no sense -> 125.
  *
@@ -30,6 +31,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static int report_fd = STDERR_FILENO;
+
 _Noreturn void fail(int status, const char *what, int error)
 {
 	char line[4352];
@@ -37,7 +40,7 @@ _Noreturn void fail(int status, const char *what, int error)
 
 	n = snprintf(line, sizeof(line), "ssi-run: %.4096s: %s\n", what,
 		     strerror(error));
-	(void)!write(STDERR_FILENO, line, n);
+	(void)!write(report_fd, line, n);
 	_exit(status);
 }
 
@@ -71,11 +74,11 @@ char **strings_of(const ProtobufCBinaryData *list, size_t n)
 /* The given pipe ends and the terminal become 0-2; the rest is the space's /dev/null.
  * The lowest descriptors are free to be overwritten: what was given begins above them.
  */
-static int set_stdio(uint32_t pipes, uint32_t terminal)
+static int set_stdio(const Ssi__Process__Launch *l)
 {
 	int next = FIRST_FD, null;
 
-	if (terminal && ioctl(next++, TIOCSCTTY, 0) < 0)
+	if (l->terminal && ioctl(next++, TIOCSCTTY, 0) < 0)
 		return -errno;
 	null = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null < 0)
@@ -83,14 +86,21 @@ static int set_stdio(uint32_t pipes, uint32_t terminal)
 	for (int fd = 0; fd < 3; fd++) {
 		int from = null;
 
-		if (terminal & 1u << fd)
+		if (l->terminal & 1u << fd)
 			from = FIRST_FD;
-		else if (pipes & 1u << fd)
+		else if (l->pipes & 1u << fd)
 			from = next++;
 		if (dup2(from, fd) < 0)
 			return -errno;
 	}
-	return close_range(PAGE_FD, ~0u, 0) < 0 ? -errno : 0;
+	if (l->report) {
+		/* In the place of the page, which is mapped. */
+		if (dup3(STDERR_FILENO, PAGE_FD, O_CLOEXEC) < 0 ||
+		    dup2(null, STDERR_FILENO) < 0)
+			return -errno;
+		report_fd = PAGE_FD;
+	}
+	return close_range(PAGE_FD + !!l->report, ~0u, 0) < 0 ? -errno : 0;
 }
 
 static bool is_in(uint64_t set, int signal)
@@ -179,7 +189,7 @@ int main(void)
 	}
 	/* The session first: its leader alone takes a terminal. */
 	(void)setsid();
-	if (!l || l->n_argv == 0 || set_stdio(l->pipes, l->terminal) < 0)
+	if (!l || l->n_argv == 0 || set_stdio(l) < 0)
 		return EXIT_PAGE;
 	argv = strings_of(l->argv, l->n_argv);
 	envp = strings_of(l->envp, l->n_envp);

@@ -129,6 +129,29 @@ static void exec_failure_ends_like_a_shell(void **state)
 	expect_end(&e, CLD_EXITED, 127);
 }
 
+static void in_the_background_only_a_failed_execution_is_reported(void **state)
+{
+	char *script[] = {"sh", "-c",
+			  "readlink /proc/self/fd/2; ls /proc/self/fd | wc -l; echo x >&2",
+			  NULL};
+	char *missing[] = {"no-such-program", NULL};
+	struct process_launch l;
+
+	launch_defaults(&l, script);
+	l.report = true;
+	run_launch(&r, &l);
+	wait_for(&e, r.pid);
+	expect_end(&e, CLD_EXITED, 0);
+	assert_string_equal(run_text(&r), "/dev/null\n4\n");
+	launch_defaults(&l, missing);
+	l.report = true;
+	run_launch(&r, &l);
+	wait_for(&e, r.pid);
+	expect_end(&e, CLD_EXITED, 127);
+	assert_string_equal(run_text(&r),
+			    "ssi-run: no-such-program: No such file or directory\n");
+}
+
 static void directory_that_the_caller_may_not_enter_ends_with_126(void **state)
 {
 	char *argv[] = {"true", NULL};
@@ -325,6 +348,9 @@ static int tests(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(exec_failure_ends_like_a_shell, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(
+			in_the_background_only_a_failed_execution_is_reported, setup,
+			teardown),
 		cmocka_unit_test_setup_teardown(
 			directory_that_the_caller_may_not_enter_ends_with_126, setup,
 			teardown),

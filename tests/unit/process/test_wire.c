@@ -23,6 +23,7 @@ static void launch_survives_the_wire(void **state)
 		.caller = {.uid = 5, .gid = 6, .groups = {7, 8}, .n_groups = 2},
 		.umask = 027,
 		.nice = -3,
+		.report = true,
 		.stdio = {4, 5, 6}};
 	_cleanup_(process_launch_freep) struct process_launch *back = NULL;
 	_cleanup_free_ uint8_t *data = NULL;
@@ -41,6 +42,7 @@ static void launch_survives_the_wire(void **state)
 	assert_int_equal(back->caller.groups[1], 8);
 	assert_int_equal(back->nice, -3);
 	assert_int_equal(back->umask, 027);
+	assert_true(back->report);
 	assert_true(back->limits[RLIMIT_NOFILE].rlim_max == RLIM_INFINITY);
 	for (int i = 0; i < 3; i++)
 		assert_int_equal(back->stdio[i], -1); /* stay outside of the message */
