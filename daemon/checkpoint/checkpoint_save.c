@@ -397,6 +397,7 @@ static void on_frozen(struct env_work *work)
 	struct saving *s = container_of(work, struct saving, work);
 	ino_t inodes[TREE_PIPES_MAX];
 	struct inventory_allow allow = { .pipes = inodes };
+	struct process_record record = { 0 };
 	_cleanup_free_ char *text = NULL;
 	int r = s->work_result;
 	char line[256];
@@ -413,6 +414,8 @@ static void on_frozen(struct env_work *work)
 		return fail(s, RPC_NOT_PERMITTED,
 			    "process %d, or a child of it, is not yours to look into", s->root);
 	r = tree_pipes_allow(&s->room->pipes, s->manifest.inventory, inodes, &allow.n_pipes);
+	(void)process_record(s->room->n.process, s->root, &record);
+	allow.bound = record.bound;
 	if (r == 0)
 		r = inventory_verdict(s->manifest.inventory, &allow, s->room->n.space, &text);
 	if (r > 0)

@@ -112,10 +112,12 @@ struct inventory *inventory_free(struct inventory *i);
 /* Whether both say the same of who holds what; not of how much memory, or of what size. */
 bool inventory_same_things(const struct inventory *a, const struct inventory *b);
 
-/* Pipes of the tree's standard streams that a stream carries (by inode): not in the way. */
+/* Not in the way: pipes of the tree's standard streams that a stream carries (by inode), and
+ * the filter of a tree that is bound. */
 struct inventory_allow {
 	const ino_t *pipes;
 	size_t n_pipes;
+	bool bound; /* as its record has it */
 };
 
 /*

@@ -3,6 +3,7 @@
 #include "err.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -177,6 +178,47 @@ static void judge_namespaces(struct report *r, const struct inventory_task *t,
 	}
 }
 
+/* Of one thread: its filters, or FILTERS_STRICT; 0 if it is gone. */
+enum { FILTERS_STRICT = 1 << 30 };
+
+static unsigned count_filters(int proc_fd, pid_t pid, pid_t tid)
+{
+	_cleanup_buf_ struct buf b = {0};
+	const char *mode, *n;
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "%d/task/%d/status", pid, tid);
+	if (proc_read(proc_fd, path, 1 << 20, &b) < 0 || !b.len)
+		return 0;
+	mode = proc_field((char *)b.data, "Seccomp:");
+	n = proc_field((char *)b.data, "Seccomp_filters:");
+	if (mode && strtoul(mode, NULL, 10) == 1)
+		return FILTERS_STRICT;
+	return n ? (unsigned)strtoul(n, NULL, 10) : 0;
+}
+
+/* The image holds none, see image_core_strip(): more than are there by birth would be lost. */
+static int judge_filters(struct report *r, const struct inventory_task *t, int proc_fd,
+			 unsigned by_birth)
+{
+	_cleanup_free_ int *threads = NULL;
+	size_t n = 0;
+	char path[64];
+	int e;
+
+	(void)snprintf(path, sizeof(path), "%d/task", t->pid);
+	e = proc_numbers(proc_fd, path, 1 << 20, &threads, &n);
+	if (e < 0)
+		return proc_gone(e) ? 0 : e;
+	for (size_t k = 0; k < n; k++)
+		if (count_filters(proc_fd, t->pid, threads[k]) > by_birth) {
+			report_line(r, "%d (%s): has seccomp filters of its own", t->pid,
+				    t->comm);
+			break;
+		}
+	return 0;
+}
+
 /* What must not have an end elsewhere. */
 struct ends {
 	struct holder *holders;
@@ -280,21 +322,26 @@ static int judge_ends(struct report *r, const struct inventory *i,
 int inventory_verdict_at(const struct inventory *i, const struct inventory_allow *allow,
 			 int proc_fd, char **ret_text)
 {
+	unsigned by_birth = count_filters(proc_fd, 1, 1) + (allow && allow->bound);
 	_cleanup_(report_fini) struct report r = {0};
-	int e;
+	int e = 0;
 
-	for (size_t k = 0; k < i->n_tasks; k++) {
+	for (size_t k = 0; e == 0 && k < i->n_tasks; k++) {
 		const struct inventory_task *t = &i->tasks[k];
 
 		if (t->tracer)
 			report_line(&r, "%d (%s): traced by %d", t->pid, t->comm,
 				    t->tracer);
-		if (t->ended)
+		if (t->ended) {
 			report_line(&r, "%d (%s): has ended, and its parent did not wait for it yet",
 				    t->pid, t->comm);
-		else
-			judge_namespaces(&r, t, proc_fd);
+			continue;
+		}
+		judge_namespaces(&r, t, proc_fd);
+		e = judge_filters(&r, t, proc_fd, by_birth);
 	}
+	if (e < 0)
+		return e;
 	for (size_t k = 0; k < i->n_files; k++)
 		judge_file(&r, i, &i->files[k]);
 	e = judge_locks(&r, i, proc_fd);

@@ -164,6 +164,7 @@ static bool judge(struct migration_source *s)
 {
 	ino_t inodes[TREE_PIPES_MAX];
 	struct inventory_allow allow = {.pipes = inodes};
+	struct process_record record = {0};
 	_cleanup_free_ char *text = NULL;
 	int r = s->work_result;
 	char line[256];
@@ -175,6 +176,8 @@ static bool judge(struct migration_source *s)
 	if (r == 0)
 		r = tree_pipes_allow(&s->room->pipes, s->inventory, inodes,
 				     &allow.n_pipes);
+	(void)process_record(s->room->n.process, s->root, &record);
+	allow.bound = record.bound;
 	if (r == 0)
 		r = inventory_verdict(s->inventory, &allow, s->room->n.space, &text);
 	if (r == 0 && criu_may_dump(s->room->n.criu, s->inventory, line, sizeof(line)))

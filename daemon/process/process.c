@@ -90,25 +90,32 @@ bool room_below(struct process_room *p, pid_t pid, pid_t ancestor)
 	return false;
 }
 
-/* The nearest ancestor with a record says; an orphan asks its session and group. */
-pid_t room_app(struct process_room *p, const struct proc_stat *s)
+/* The nearest ancestor with a record says; an orphan asks its session and group.  NULL:
+ * none has one, and *ret_last is the last that was asked. */
+static const struct process_entry *find_family(struct process_room *p, const struct proc_stat *s,
+					       pid_t *ret_last)
 {
 	const struct process_entry *e;
 	struct proc_stat up = *s;
-	pid_t last = s->pid;
 
 	for (int i = 0; i < ANCESTORS_MAX; i++) {
 		e = process_table_find(p->table, up.pid);
 		if (e)
-			return e->record.app;
-		last = up.pid;
+			return e;
+		*ret_last = up.pid;
 		if (up.ppid < SERVICE_PIDS ||
 		    proc_stat_read(space_proc_fd(p->space), up.ppid, &up) < 0)
 			break;
 	}
 	e = process_table_find(p->table, s->sid);
-	if (!e)
-		e = process_table_find(p->table, s->pgid);
+	return e ? e : process_table_find(p->table, s->pgid);
+}
+
+pid_t room_app(struct process_room *p, const struct proc_stat *s)
+{
+	pid_t last = s->pid;
+	const struct process_entry *e = find_family(p, s, &last);
+
 	return e ? e->record.app : last;
 }
 
@@ -241,6 +248,7 @@ int process_record(struct process_room *p, pid_t pid, struct process_record *ret
 	const struct process_entry *e = process_table_find(p->table, pid);
 	struct process_record d;
 	struct proc_stat s;
+	pid_t last = pid;
 
 	if (e) {
 		d = e->record;
@@ -249,8 +257,10 @@ int process_record(struct process_room *p, pid_t pid, struct process_record *ret
 	} else {
 		if (room_real(p, pid, &s) != 0)
 			return PROCESS_E_ABSENT;
+		e = find_family(p, &s, &last);
 		d = (struct process_record){.pid = pid,
-					    .app = room_app(p, &s),
+					    .app = e ? e->record.app : last,
+					    .bound = e && e->record.bound,
 					    .root = pid,
 					    .home = membership_home(p->membership, pid),
 					    .place = room_self(p)};

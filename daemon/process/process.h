@@ -82,6 +82,7 @@ struct process_record {
 	enum process_state state;
 	uid_t uid;
 	bool moving; /* a migration or checkpoint holds it */
+	bool bound;  /* it and its children have the filter of space_pids_add() */
 	int code, status; /* when ENDED */
 };
 

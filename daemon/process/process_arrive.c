@@ -266,7 +266,10 @@ static void stands_here(struct process_arrival *a, const struct process_member *
 			   .place = room_self(p),
 			   .state = PROCESS_HERE,
 			   .generation = m->generation,
-			   .uid = m->uid}};
+			   .uid = m->uid,
+			   /* Its image had none. */
+			   .bound = proc_filters(space_proc_fd(p->space), m->pid) >
+				    proc_filters(space_proc_fd(p->space), 1)}};
 
 	shadow_drop(p, m->pid);
 	/* It knew of it where it was before; of this move it is told now. */

@@ -94,6 +94,21 @@ int proc_status_read(int proc_fd, pid_t pid, uid_t *ret_uid, uint64_t *ret_pendi
 	return 0;
 }
 
+unsigned proc_filters(int proc_fd, pid_t pid)
+{
+	char text[8192];
+	unsigned n = 0;
+	const char *p;
+	size_t len;
+
+	if (read_file(proc_fd, pid, "status", text, sizeof(text), &len) < 0)
+		return 0;
+	p = strstr(text, "\nSeccomp_filters:");
+	if (p)
+		(void)sscanf(p, "\nSeccomp_filters: %u", &n);
+	return n;
+}
+
 int proc_cmdline_read(int proc_fd, pid_t pid, char *ret, size_t size, size_t *ret_len)
 {
 	return read_file(proc_fd, pid, "cmdline", ret, size, ret_len);

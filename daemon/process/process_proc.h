@@ -21,6 +21,8 @@ int proc_stat_read(int proc_fd, pid_t pid, struct proc_stat *ret);
 int proc_stat_parse(const char *line, struct proc_stat *ret);
 /* Real uid, and the pending signals of process and main thread. */
 int proc_status_read(int proc_fd, pid_t pid, uid_t *ret_uid, uint64_t *ret_pending);
+/* How many filters of seccomp its main thread has; 0 if it is gone. */
+unsigned proc_filters(int proc_fd, pid_t pid);
 /* Arguments, each with its NUL.  *ret_len 0: a kernel thread or a zombie. */
 int proc_cmdline_read(int proc_fd, pid_t pid, char *ret, size_t size, size_t *ret_len);
 /* The program that it runs. */

@@ -305,6 +305,9 @@ input()""")
     def test_a_traced_process_is_refused_by_name(self):
         self.check_refusal("traced", [], "traced by")
 
+    def test_seccomp_filters_of_its_own_are_refused_by_name(self):
+        self.check_refusal("filter", [], "holder.: has seccomp filters of its own")
+
     def test_a_device_is_refused_by_name(self):
         for node in self.lab.nodes:
             self.lab.run(node, "chmod", "666", "/dev/fuse", user="root", check=True)

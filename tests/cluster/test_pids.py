@@ -78,6 +78,15 @@ class Pids(Beats):
         self.lab.run("n1", "ssi-run", "kill", "-9", str(pid))
         self.assertEqual(running.result(20).status, 137)
 
+    def test_a_filter_of_its_own_is_told_from_ours(self):
+        running = self.start("n1", "ssi-run", "-o", "@ID@", f"{PROGRAMS}/holder", "filter")
+        running.expect("^holding$")
+        r = self.lab.run("n3", "ssi-migrate", str(running.app()), "n2")
+        self.assert_result(r, 5, "holder.: has seccomp filters of its own")
+        running.ask("still", "^still$")
+        running.close_input()
+        self.assertEqual(running.result(20).status, 42)
+
     def test_a_program_is_saved_and_revived_and_forks_on(self):
         path = "/shared/work/saved"
         running = self.start("n1", "ssi-run", "--node", "n1", "-o", "@ID@", f"{PROGRAMS}/forks",

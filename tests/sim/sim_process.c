@@ -47,6 +47,11 @@ int proc_status_read(int proc_fd, pid_t pid, uid_t *ret_uid, uint64_t *ret_pendi
 	return 0;
 }
 
+unsigned proc_filters(int proc_fd, pid_t pid)
+{
+	return 0;
+}
+
 int proc_cmdline_read(int proc_fd, pid_t pid, char *ret, size_t size, size_t *ret_len)
 {
 	if (!look_up(proc_fd, pid) || size < 10)

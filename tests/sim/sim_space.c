@@ -341,6 +341,11 @@ bool space_may_run(struct space *s)
 	return tell_lease(s, false, 0, &frozen_at) == 0 && s->leased;
 }
 
+bool space_pids_are_few(const struct space *s)
+{
+	return false;
+}
+
 bool space_is_frozen(const struct space *s)
 {
 	return s->frozen_at;

@@ -1,15 +1,18 @@
 /*
  * holder KIND [PATH]: hold something that ties a process to its node, say "holding",
  * then "N" for each line N of standard input.  KIND: nothing, flock, fcntl, io_uring,
- * traced, device, file, tcp, fifo.
+ * traced, filter, device, file, tcp, fifo.
  */
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/io_uring.h>
+#include <linux/seccomp.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -46,6 +49,16 @@ static void be_traced(void)
 	}
 }
 
+/* Of seccomp, which allows everything. */
+static void be_filtered(void)
+{
+	static struct sock_filter code[] = { { BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW } };
+	const struct sock_fprog program = { 1, code };
+
+	check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl");
+	check((int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program), "seccomp");
+}
+
 static void hold(const char *kind, const char *path)
 {
 	int fd;
@@ -64,6 +77,8 @@ static void hold(const char *kind, const char *path)
 		check((int)syscall(SYS_io_uring_setup, 4, &p), "io_uring");
 	} else if (strcmp(kind, "traced") == 0) {
 		be_traced();
+	} else if (strcmp(kind, "filter") == 0) {
+		be_filtered();
 	} else if (strcmp(kind, "device") == 0 || strcmp(kind, "file") == 0) {
 		check(open(path, O_RDWR), path);
 	} else if (strcmp(kind, "tcp") == 0) {

@@ -2,9 +2,12 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/io_uring.h>
 #include <linux/netlink.h>
 #include <linux/perf_event.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,6 +20,7 @@
 #include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/shm.h>
 #include <sys/signalfd.h>
@@ -377,6 +381,73 @@ static void test_namespaces_of_its_own_are_in_the_way(void **state)
 		expect(hold_user, NULL, ": user namespace is not the space's");
 }
 
+/* Which allows everything. */
+static void filter(void)
+{
+	static struct sock_filter code[] = {
+		{BPF_RET | BPF_K, 0, 0, SECCOMP_RET_ALLOW},
+	};
+	const struct sock_fprog program = {1, code};
+
+	HOLD(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0);
+}
+
+static void hold_filter(const void *argument)
+{
+	filter();
+}
+
+static void *filtered_thread(void *argument)
+{
+	int *ready = argument;
+
+	filter();
+	HOLD(write(*ready, "", 1) == 1);
+	for (;;)
+		(void)pause();
+	return NULL;
+}
+
+static void hold_filter_of_a_thread(const void *argument)
+{
+	pthread_t thread;
+	int ends[2];
+	char byte;
+
+	HOLD(pipe(ends) == 0);
+	HOLD(pthread_create(&thread, NULL, filtered_thread, &ends[1]) == 0);
+	HOLD(read(ends[0], &byte, 1) == 1);
+}
+
+/* Who is in it can do little but read and write. */
+static void hold_strict_child(const void *argument)
+{
+	int ready[2], never[2];
+	char byte;
+
+	HOLD(pipe(ready) == 0 && pipe(never) == 0);
+	if (fork() == 0) {
+		(void)prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT);
+		(void)!write(ready[1], "", 1);
+		for (;;)
+			(void)!read(never[0], &byte, 1);
+	}
+	HOLD(read(ready[0], &byte, 1) == 1);
+}
+
+static void test_seccomp_filters_of_its_own_are_in_the_way(void **state)
+{
+	const struct inventory_allow bound = {.bound = true};
+	pid_t pid = subject_start(hold_filter, NULL, 0);
+	char *text = subject_verdict(pid, &bound);
+
+	subject_end(pid);
+	assert_null(text);
+	expect(hold_filter, NULL, "): has seccomp filters of its own");
+	expect(hold_filter_of_a_thread, NULL, "): has seccomp filters of its own");
+	expect(hold_strict_child, NULL, "): has seccomp filters of its own");
+}
+
 static void test_a_traced_task_is_in_the_way(void **state)
 {
 	pid_t pid = subject_start(NULL, NULL, 0);
@@ -434,6 +505,7 @@ static int tests(void)
 		cmocka_unit_test(test_a_file_on_a_mount_outside_is_in_the_way),
 		cmocka_unit_test(test_a_child_that_was_not_waited_for_is_in_the_way),
 		cmocka_unit_test(test_namespaces_of_its_own_are_in_the_way),
+		cmocka_unit_test(test_seccomp_filters_of_its_own_are_in_the_way),
 		cmocka_unit_test(test_a_traced_task_is_in_the_way),
 		cmocka_unit_test(test_all_is_said_at_once_a_line_a_thing),
 	};
