@@ -1,6 +1,6 @@
 /* ssi-checkpoint(1): save running applications; list, inspect and remove what was saved. */
+#include "application.h"
 #include "cleanup.h"
-#include "session.h"
 
 #include <getopt.h>
 #include <inttypes.h>
@@ -10,10 +10,10 @@
 #include <time.h>
 
 static const char help[] =
-	"Usage: ssi-checkpoint [OPTION]... PID\n"
+	"Usage: ssi-checkpoint [OPTION]... PID|APP\n"
 	"  or:  ssi-checkpoint --list | --inspect NAME | --rm NAME\n"
-	"Save the application to which PID belongs, or the tree of processes below PID, so\n"
-	"that ssi-restart can revive it, here or on another node.\n"
+	"Save process PID and all below it, or the application called APP, so that\n"
+	"ssi-restart can revive it, here or on another node.\n"
 	"\n"
 	"  -c, --leave-running   it goes on afterwards (the default)\n"
 	"  -k, --kill            it is killed when everything is saved\n"
@@ -110,7 +110,7 @@ static int save(const struct session_options *o, const char *pid)
 	Ssi__Control__Event *event;
 	const Ssi__Control__Saved *saved;
 
-	body.pid = (int32_t)session_number(pid, INT32_MAX, "PID");
+	body.pid = application_pid(o, pid);
 	body.kill = arguments.kill;
 	body.directory = directory();
 	body.description = arguments.description;
@@ -211,6 +211,6 @@ int main(int argc, char **argv)
 	if (arguments.browse)
 		return look(&o);
 	if (argc - first != 1)
-		session_usage("one PID is needed");
+		session_usage("one PID, or the name of an application, is needed");
 	return save(&o, argv[first]);
 }

@@ -1,5 +1,5 @@
 /* ssi-migrate(1): move a running process. */
-#include "session.h"
+#include "application.h"
 
 #include <getopt.h>
 #include <inttypes.h>
@@ -7,9 +7,9 @@
 #include <string.h>
 
 static const char help[] =
-	"Usage: ssi-migrate [OPTION]... PID NODE\n"
-	"Move process PID, with its children, to NODE while it runs.  May be given on\n"
-	"any node.  What you may kill you may move.\n"
+	"Usage: ssi-migrate [OPTION]... PID|APP NODE\n"
+	"Move process PID, with its children, or the application called APP to NODE while\n"
+	"it runs.  May be given on any node.  What you may kill you may move.\n"
 	"\n"
 	"  -n, --dry-run       only say whether it could be moved\n";
 
@@ -56,8 +56,8 @@ int main(int argc, char **argv)
 	int first = session_options(argc, argv, "n", options, help, on_option, &o);
 
 	if (argc - first != 2)
-		session_usage("a PID and a node are needed");
-	body.pid = (int32_t)session_number(argv[first], INT32_MAX, "PID");
+		session_usage("a PID, or the name of an application, and a node are needed");
+	body.pid = application_pid(&o, argv[first]);
 	body.node = argv[first + 1];
 	body.dry_run = dry_run;
 	body.timeout_ms = (uint32_t)o.timeout_ms;

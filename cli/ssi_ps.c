@@ -1,5 +1,5 @@
 /* ssi-ps(1): the processes of the cluster's applications. */
-#include "session.h"
+#include "application.h"
 
 #include <getopt.h>
 #include <pwd.h>
@@ -12,7 +12,7 @@ static const char help[] =
 	"Show the processes that ssi-run started and their children, on all nodes.\n"
 	"\n"
 	"      --node NAME     of this node only (may be repeated)\n"
-	"      --app PID       of this application only\n";
+	"      --app PID|NAME  of this application only\n";
 
 static const struct option options[] = {
 	{ "node", required_argument, NULL, 'n' },
@@ -31,17 +31,22 @@ static const struct session_column columns[] = {
 	{ "THREADS", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
 	{ "RSS", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
 	{ "TIME", 0, SCOLS_FL_RIGHT, SCOLS_JSON_STRING },
+	{ "NAME", 0, 0, SCOLS_JSON_STRING },
 	{ "COMMAND", 0, SCOLS_FL_TRUNC, SCOLS_JSON_STRING },
 };
 
 static char *nodes[1024];
 static size_t n_nodes;
 static int32_t app;
+static const char *app_name;
 
 static void on_option(int val, const char *argument)
 {
 	if (val == 'a') {
-		app = (int32_t)session_number(argument, INT32_MAX, "PID");
+		if (application_is_named(argument))
+			app_name = argument;
+		else
+			app = (int32_t)session_number(argument, INT32_MAX, "PID");
 		return;
 	}
 	if (n_nodes == sizeof(nodes) / sizeof(nodes[0]))
@@ -51,7 +56,7 @@ static void on_option(int val, const char *argument)
 
 static bool wanted(const Ssi__Control__Process *p, char **pids, int n_pids)
 {
-	if (app && p->app != app)
+	if ((app && p->app != app) || (app_name && strcmp(p->name, app_name) != 0))
 		return false;
 	for (int i = 0; i < n_pids; i++)
 		if (p->pid == (int32_t)strtol(pids[i], NULL, 10))
@@ -86,7 +91,8 @@ static void show(const struct session_options *o, struct libscols_table *t,
 	session_cell(l, 7, "%u", p->threads);
 	session_cell_bytes(o, l, 8, p->rss_bytes);
 	session_cell(l, 9, "%llu:%02llu:%02llu", s / 3600, s / 60 % 60, s % 60);
-	session_cell(l, 10, "%.*s", (int)p->command.len, (const char *)p->command.data);
+	session_cell(l, 10, "%s", p->name);
+	session_cell(l, 11, "%.*s", (int)p->command.len, (const char *)p->command.data);
 }
 
 int main(int argc, char **argv)

@@ -30,7 +30,7 @@ static const char help[] =
 	"      --best          start it on the least loaded node (of --nodes, if "
 	"given)\n"
 	"      --spread        programs that it starts may begin on other nodes\n"
-	"      --app NAME      a name for the application\n"
+	"      --app NAME      a name for the application, for ssi-ps and others\n"
 	"  -t, --tty           give it a terminal, also when there is none here\n"
 	"  -T, --no-tty        give it pipes, also when there is a terminal here\n";
 

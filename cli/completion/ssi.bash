@@ -19,6 +19,7 @@ _ssi_types='node-added node-joined node-up node-lost node-left node-leaving node
 
 _ssi_nodes() { _ssi_values node ssi-nodes --history; } # which has none of the problems'
 _ssi_pids() { _ssi_values pid ssi-ps; }
+_ssi_names() { _ssi_values name ssi-ps | sort -u; }
 _ssi_apps() { _ssi_values app ssi-ps | sort -u; }
 
 # In the directory of --dir, if it is on the line.
@@ -68,7 +69,7 @@ _ssi_value() { # TOOL PREV
 	ssi-run,--node | ssi-ps,--node | ssi-events,--node | ssi-restart,--on) _ssi_offer "$(_ssi_nodes)" ;;
 	ssi-run,--nodes | ssi-admin,-n | ssi-admin,--nodes) _ssi_node_list ;;
 	ssi-events,--type) _ssi_offer "$_ssi_types" ;;
-	ssi-ps,--app) _ssi_offer "$(_ssi_apps)" ;;
+	ssi-ps,--app) _ssi_offer "$(_ssi_apps; _ssi_names)" ;;
 	ssi-checkpoint,--inspect | ssi-checkpoint,--rm) _ssi_offer "$(_ssi_checkpoints)" ;;
 	ssi-lab,--user) mapfile -t COMPREPLY < <(compgen -u -- "${COMP_WORDS[COMP_CWORD]}") ;;
 	ssi-admin,--count | ssi-admin,-c | ssi-admin,--total | ssi-admin,-t | ssi-admin,--node | *,--timeout | *,--wait | *,--lifetime | *,--address | *,--app | *,--since | ssi-lab,--name | \
@@ -117,7 +118,8 @@ _ssi_operand() { # TOOL
 	local position
 	position=$(_ssi_position "$with_value")
 	case $1,$position in
-	ssi-migrate,0 | ssi-checkpoint,0 | ssi-ps,*) _ssi_offer "$(_ssi_pids)" ;;
+	ssi-migrate,0 | ssi-checkpoint,0) _ssi_offer "$(_ssi_pids; _ssi_names)" ;;
+	ssi-ps,*) _ssi_offer "$(_ssi_pids)" ;;
 	ssi-migrate,1) _ssi_offer "$(_ssi_nodes)" ;;
 	ssi-restart,0) _ssi_offer "$(_ssi_checkpoints)" ;;
 	ssi_add_nodes,* | ssi_remove_nodes,*) _ssi_node_list ;;

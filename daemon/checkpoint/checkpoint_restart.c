@@ -372,6 +372,16 @@ static void on_reserved(void *owner, enum rpc_status status, const char *text)
 		     strerror(-err_fold(r)));
 }
 
+/* Of its application; a manifest of another version may have one that we would not give. */
+static struct process_name name_of(const struct manifest *m)
+{
+	struct process_name name = { 0 };
+
+	if (m->app_name && process_name_ok(m->app_name))
+		(void)snprintf(name.text, sizeof(name.text), "%s", m->app_name);
+	return name;
+}
+
 static int make_members(struct reviving *v)
 {
 	const struct inventory *i = v->manifest->inventory;
@@ -387,6 +397,7 @@ static int make_members(struct reviving *v)
 			.uid = i->tasks[k].uid, .gid = i->tasks[k].gid,
 			/* Newer than whatever its home remembers of it. */
 			.generation = (uint32_t)(env_realtime(v->room->n.env) / NSEC_PER_SEC),
+			.name = name_of(v->manifest),
 		};
 	return 0;
 }

@@ -66,6 +66,7 @@ static void saving_free(struct saving *s)
 	free(s->manifest.images);
 	free(s->manifest.cpu_flags);
 	free(s->manifest.command);
+	free(s->manifest.app_name);
 	free(s->manifest.description);
 	free(s->manifest.stdio);
 	image_store_free(s->images);
@@ -387,7 +388,8 @@ static int fill_manifest(struct saving *s, const struct inventory_allow *allow)
 	snprintf(m->kernel, sizeof(m->kernel), "%s", u.release);
 	m->stdio = stdio_text(s, allow);
 	m->command = command_of(s);
-	if (!m->stdio || !m->command)
+	m->app_name = *record.name.text ? strdup(record.name.text) : NULL;
+	if (!m->stdio || !m->command || (*record.name.text && !m->app_name))
 		return err_origin(-ENOMEM);
 	return manifest_own_cpu_flags(&m->cpu_flags);
 }

@@ -56,6 +56,7 @@ static const struct field {
 	 sizeof(((struct manifest *)0)->kernel)},
 	{"cpu_flags", TEXT, offsetof(struct manifest, cpu_flags)},
 	{"command", TEXT, offsetof(struct manifest, command)},
+	{"app_name", TEXT, offsetof(struct manifest, app_name)},
 	{"description", TEXT, offsetof(struct manifest, description)},
 	{"stdio", TEXT, offsetof(struct manifest, stdio)},
 	{"bytes", NUMBER, offsetof(struct manifest, bytes)},
@@ -67,6 +68,7 @@ struct manifest *manifest_free(struct manifest *m)
 		return NULL;
 	free(m->cpu_flags);
 	free(m->command);
+	free(m->app_name);
 	free(m->description);
 	free(m->stdio);
 	(void)inventory_free(m->inventory);

@@ -34,6 +34,7 @@ struct manifest {
 	char kernel[65];       /* uname -r */
 	char *cpu_flags;       /* of /proc/cpuinfo, sorted; needed on the target */
 	char *command;
+	char *app_name;        /* NULL: none */
 	char *description;
 	char *stdio;           /* how standard streams are cut: see checkpoint.c */
 	struct inventory *inventory;

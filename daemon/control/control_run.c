@@ -272,7 +272,12 @@ void control_on_run(struct control_connection *c, const Ssi__Control__RunRequest
 	node_id node;
 
 	status = launch_of(c, q, &l);
-	if (status != RPC_OK) {
+	if (!process_name_ok(q->app)) {
+		control_fail(c, RPC_USAGE,
+			     "an application's name is a letter, and up to %zu letters, digits and "
+			     "any of ._+~- behind it",
+			     sizeof(struct process_name) - 2);
+	} else if (status != RPC_OK) {
 		control_fail(c, status, "the request to run makes no sense");
 	} else {
 		status = place_choose(c->control->n.membership, rpc_self(c->control->n.rpc),

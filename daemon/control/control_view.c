@@ -285,6 +285,7 @@ static void fill(const struct control *control, const struct process_info *info,
 	p->pid = info->pid;
 	p->ppid = info->ppid;
 	p->app = info->app;
+	p->name = (char *)info->name.text;
 	p->node = (char *)node_name(control, info->place);
 	p->home = (char *)node_name(control, info->home);
 	p->uid = info->uid;

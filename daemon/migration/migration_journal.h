@@ -8,7 +8,7 @@
  * A committed entry of a target stays until its source has heard (the oldest
  * give way to new ones).
  */
-#include "ids.h"
+#include "process.h"
 #include "space.h"
 
 enum migration_side { MIGRATION_SOURCE = 1, MIGRATION_TARGET = 2 };
@@ -30,6 +30,7 @@ struct migration_entry {
 	/* Of the copy; source from DECIDING on, target when COMMITTED. */
 	uint32_t generation;
 	pid_t app;
+	struct process_name name;
 	uint64_t incarnation; /* source, from DECIDING on: of the target */
 };
 

@@ -313,6 +313,7 @@ void source_name_members(struct migration_source *s)
 		s->generation = next_generation(s);
 	for (size_t i = 0; i < s->n_members; i++) {
 		s->members[i].app = record.app;
+		s->members[i].name = record.name;
 		s->members[i].generation = s->generation;
 	}
 }

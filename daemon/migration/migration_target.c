@@ -136,6 +136,7 @@ static int journal(struct migration_target *t, enum migration_step step)
 	if (t->members) {
 		e.generation = t->members[0].generation;
 		e.app = t->members[0].app;
+		e.name = t->members[0].name;
 	}
 	return migration_journal_set(t->room->journal, &e);
 }
@@ -669,6 +670,7 @@ static int adopt_tree(struct migration_room *m, const struct migration_entry *e,
 		return r;
 	for (size_t k = 0; k < n; k++) {
 		members[k].app = e->app;
+		members[k].name = e->name;
 		members[k].generation = e->generation;
 	}
 	return process_arrive_adopt(m->n.process, members, n);

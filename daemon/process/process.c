@@ -259,11 +259,15 @@ int process_record(struct process_room *p, pid_t pid, struct process_record *ret
 			return PROCESS_E_ABSENT;
 		e = find_family(p, &s, &last);
 		d = (struct process_record){.pid = pid,
-					    .app = e ? e->record.app : last,
-					    .bound = e && e->record.bound,
+					    .app = last,
 					    .root = pid,
 					    .home = membership_home(p->membership, pid),
 					    .place = room_self(p)};
+		if (e) {
+			d.app = e->record.app;
+			d.name = e->record.name;
+			d.bound = e->record.bound;
+		}
 		d.state = d.home == d.place || d.home == NODE_NONE ? PROCESS_HERE
 								   : PROCESS_GUEST;
 		if (d.home == NODE_NONE)

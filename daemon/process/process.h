@@ -43,6 +43,13 @@ struct process_caller {
 };
 
 /* Everything that ssi-run's child inherits.  Strings are the owner's. */
+/* What its user calls an application; "" if nothing. */
+struct process_name {
+	char text[32];
+};
+/* A letter, and letters, digits and ._+~- behind it; no PID, no option, no more than fits. */
+bool process_name_ok(const char *name);
+
 struct process_launch {
 	char **argv;
 	char **envp;
@@ -81,6 +88,7 @@ struct process_record {
 	uint32_t generation;
 	enum process_state state;
 	uid_t uid;
+	struct process_name name; /* of the application */
 	bool moving; /* a migration or checkpoint holds it */
 	bool bound;  /* it and its children have the filter of space_pids_add() */
 	int code, status; /* when ENDED */
@@ -94,6 +102,7 @@ struct process_info {
 	char state; /* R S D T Z I, of /proc/PID/stat; 'M' while moving */
 	uint64_t cpu_ns, rss_bytes, start_ns; /* start: CLOCK_REALTIME */
 	uint32_t n_threads;
+	struct process_name name; /* of the application */
 	char command[256]; /* argv joined by spaces, or [comm] */
 };
 
@@ -192,6 +201,7 @@ enum { PROCESS_MEMBERS_MAX = 4096 }; /* of one tree */
 struct process_member {
 	pid_t pid, ppid, pgid, sid; /* ppid 0: the root */
 	pid_t app;
+	struct process_name name; /* of the application */
 	uid_t uid;
 	gid_t gid;
 	uint32_t generation; /* of the move that is under way: more than its record's, or 1 */

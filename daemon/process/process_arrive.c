@@ -261,6 +261,7 @@ static void stands_here(struct process_arrival *a, const struct process_member *
 	struct process_entry e = {
 		.record = {.pid = m->pid,
 			   .app = m->app,
+			   .name = m->name,
 			   .root = a->of[0].member.pid,
 			   .home = home == NODE_NONE ? room_self(p) : home,
 			   .place = room_self(p),

@@ -120,6 +120,7 @@ static void kill_one(struct claim *c, const struct wire_claim *w)
 					    .pgid = s.pgid,
 					    .sid = s.sid,
 					    .app = d.app,
+					    .name = d.name,
 					    .uid = d.uid,
 					    .gid = gid_of(p, w->pid),
 					    .generation = w->generation};

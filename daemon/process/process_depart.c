@@ -82,6 +82,7 @@ static int prepare(struct process_departure *d, struct leaving *l, node_id to,
 	node_id home = membership_home(p->membership, m->pid);
 	struct process_entry e = {.record = {.pid = m->pid,
 					     .app = m->app,
+					     .name = m->name,
 					     .root = d->leaving[0].member.pid,
 					     .home = room_self(p),
 					     .place = to,

@@ -79,6 +79,7 @@ int process_launch(struct process_room *p, const struct process_launch *l,
 	if (r != 0)
 		return r == SPACE_E_FULL ? err_origin(-EAGAIN) : err_fold(r);
 	e.record.app = e.record.root = e.record.pid;
+	(void)snprintf(e.record.name.text, sizeof(e.record.name.text), "%s", l->name);
 	r = room_put(p, &e);
 	if (r < 0) {
 		/* Nobody could ask how it ended. */

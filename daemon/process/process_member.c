@@ -2,11 +2,29 @@
 
 #include "err.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static bool is_pid(int32_t pid)
 {
 	return pid > 0 && pid < MEMBERSHIP_PID_MAX;
+}
+
+bool process_name_ok(const char *name)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+	static const char others[] = "0123456789._+~-";
+	size_t n = strlen(name);
+
+	if (n == 0)
+		return true;
+	if (n >= sizeof(struct process_name) || !strchr(letters, name[0]))
+		return false;
+	for (size_t i = 1; i < n; i++)
+		if (!strchr(letters, name[i]) && !strchr(others, name[i]))
+			return false;
+	return true;
 }
 
 int process_members_unpack(struct process_member **ret,
@@ -19,6 +37,7 @@ int process_members_unpack(struct process_member **ret,
 	for (size_t i = 0; i < n; i++)
 		if (!is_pid(list[i]->pid) || !is_pid(list[i]->pgid) ||
 		    !is_pid(list[i]->sid) || !is_pid(list[i]->app) ||
+		    !process_name_ok(list[i]->name) ||
 		    (list[i]->ppid != 0 && !is_pid(list[i]->ppid)))
 			return err_origin(-EBADMSG);
 	members = calloc(n, sizeof(*members));
@@ -33,6 +52,9 @@ int process_members_unpack(struct process_member **ret,
 						     .uid = list[i]->uid,
 						     .gid = list[i]->gid,
 						     .generation = list[i]->generation};
+	for (size_t i = 0; i < n; i++)
+		(void)snprintf(members[i].name.text, sizeof(members[i].name.text), "%s",
+			       list[i]->name);
 	*ret = members;
 	return 0;
 }
@@ -58,6 +80,7 @@ int process_members_pack(const struct process_member *members, size_t n,
 		body[i].pgid = m->pgid;
 		body[i].sid = m->sid;
 		body[i].app = m->app;
+		body[i].name = (char *)m->name.text;
 		body[i].uid = m->uid;
 		body[i].gid = m->gid;
 		body[i].generation = m->generation;

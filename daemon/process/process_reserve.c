@@ -283,6 +283,7 @@ int reserve_one(struct process_room *p, const struct process_member *m, node_id 
 	const struct process_entry *found = process_table_find(p->table, m->pid);
 	struct process_entry e = {.record = {.pid = m->pid,
 					     .app = m->app,
+					     .name = m->name,
 					     .root = m->pid,
 					     .home = room_self(p),
 					     .place = place,

@@ -145,7 +145,8 @@ static int launch_from(struct process_launch *l, const Ssi__Process__Launch *m)
 	l->cwd = string_from(&m->cwd);
 	l->name = string_from(&m->name);
 	if (!strings_complete(l->argv, m->n_argv) ||
-	    !strings_complete(l->envp, m->n_envp) || !l->cwd || !l->name)
+	    !strings_complete(l->envp, m->n_envp) || !l->cwd || !l->name ||
+	    !process_name_ok(l->name))
 		return err_origin(-EINVAL);
 	l->caller.uid = m->uid;
 	l->caller.gid = m->gid;

@@ -1,4 +1,5 @@
 """A program started with ssi-run is as one started without."""
+import json
 import os
 import subprocess
 import time
@@ -223,6 +224,43 @@ class Run(lab.Tests):
         self.assertEqual(self.run_in("ssi-run", "--node", "n2", "kill", str(child)).status, 0)
         self.assertEqual(running.result(10).status, 0)
         until(lambda: not {pid, child} & set(self.lab.processes("n3")))
+
+    def test_an_application_is_found_by_its_name_wherever_it_is(self):
+        running = self.start("n1", "ssi-run", "-o", "@ID@", "--node", "n2", "--app", "model.2",
+                             "sh", "-c", "sleep 600 & wait")
+        pid = running.app()
+        child = until(lambda: [p for p, row in self.lab.processes().items() if int(row["ppid"]) == pid])[0]
+
+        def check(node):
+            for tool in self.lab.nodes:
+                ps = self.lab.processes(tool)
+                self.assertEqual([(ps[p]["name"], ps[p]["node"]) for p in [pid, child]],
+                                 [("model.2", node)] * 2)
+                r = self.run_in("ssi-ps", "--app", "model.2", "--json", node=tool)
+                self.assertEqual({p["pid"] for p in json.loads(r.text)["processes"]}, {pid, child})
+
+        check("n2")
+        for node in ["n3", "n1", "n2"]:
+            r = self.run_in("ssi-migrate", "model.2", node, node="n3")
+            self.assertEqual(r.status, 0, r)
+            check(node)
+        self.assert_result(self.run_in("ssi-migrate", "model", "n1"), 4, "no application is called model: ")
+        # Names may be given twice; then they are none.
+        second = self.start("n1", "ssi-run", "-o", "@ID@", "--app", "model.2", "sleep", "600")
+        other = second.app()
+        self.assert_result(self.run_in("ssi-checkpoint", "model.2"), 6, f"{pid}|{other}")
+        self.run_in("ssi-run", "kill", str(other))
+        second.result(20)
+        # It is in what is saved.
+        r = self.run_in("ssi-checkpoint", "--kill", "model.2", node="n1")
+        self.assertEqual(r.status, 0, r)
+        running.result(20)
+        until(lambda: pid not in self.lab.processes())
+        r = self.run_in("ssi-restart", "-b", "--on", "n3", str(pid))
+        self.assertEqual(r.status, 0, r)
+        check("n3")
+        for name in ["7up", "-x", "two words", "x" * 32]:
+            self.assert_result(self.run_in("ssi-run", "--app", name, "true"), 2, "an application's name is")
 
     def test_pids_of_different_nodes_never_overlap(self):
         seen = {}

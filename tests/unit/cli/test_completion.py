@@ -14,7 +14,7 @@ ANSWERS = {
     "ssi-nodes": '{\n   "version": 1,\n   "nodes": [\n      {\n         "id": 1,\n         "node": "n1"\n'
                  '      },{\n         "id": 2,\n         "node": "n2"\n      }\n   ]\n}',
     "ssi-ps": '{\n   "version": 1,\n   "processes": [\n      {\n         "pid": 65538,\n'
-              '         "ppid": 1,\n         "app": 65537,\n         "command": "x"\n      }\n   ]\n}',
+              '         "ppid": 1,\n         "app": 65537,\n         "name": "sim",\n         "command": "x"\n      }\n   ]\n}',
     "ssi-checkpoint": '{\n   "version": 1,\n   "checkpoints": [\n      {\n'
                       '         "name": "65538-1",\n         "node": "n1"\n      }\n   ]\n}',
 }
@@ -51,9 +51,10 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("ssi-restart", "--on", "n"), ["n1", "n2"])
 
     def test_pids_and_applications(self):
-        self.assertEqual(self.complete("ssi-migrate", ""), ["65538"])
+        self.assertEqual(self.complete("ssi-migrate", ""), ["65538", "sim"])
         self.assertEqual(self.complete("ssi-checkpoint", "--dir", "/x", "65"), ["65538"])
-        self.assertEqual(self.complete("ssi-ps", "--app", ""), ["65537"])
+        self.assertEqual(self.complete("ssi-ps", "--app", ""), ["65537", "sim"])
+        self.assertEqual(self.complete("ssi-ps", ""), ["65538"])
 
     def test_checkpoints(self):
         self.assertEqual(self.complete("ssi-restart", ""), ["65538-1"])

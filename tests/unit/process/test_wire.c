@@ -96,6 +96,23 @@ static void launch_that_makes_no_sense_is_refused(void **state)
 	m.n_groups = 0;
 	m.nice = 20;
 	expect_refused(&m);
+	m.nice = 0;
+	m.name = (ProtobufCBinaryData){3, (uint8_t *)"a b"};
+	expect_refused(&m);
+}
+
+static void name_is_no_pid_no_option_and_bounded(void **state)
+{
+	assert_true(process_name_ok(""));
+	assert_true(process_name_ok("a"));
+	assert_true(process_name_ok("Model_3.b+c~-"));
+	assert_true(process_name_ok("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+	assert_false(process_name_ok("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+	assert_false(process_name_ok("7"));
+	assert_false(process_name_ok("-a"));
+	assert_false(process_name_ok("a b"));
+	assert_false(process_name_ok("a\n"));
+	assert_false(process_name_ok("ä"));
 }
 
 static void shadow_command_must_have_the_length_it_says(void **state)
@@ -140,6 +157,7 @@ int main(void)
 		cmocka_unit_test(launch_survives_the_wire),
 		cmocka_unit_test(launch_cut_anywhere_or_spoilt_is_refused_or_whole),
 		cmocka_unit_test(launch_that_makes_no_sense_is_refused),
+		cmocka_unit_test(name_is_no_pid_no_option_and_bounded),
 		cmocka_unit_test(shadow_command_must_have_the_length_it_says),
 		cmocka_unit_test(shadow_arguments_are_counted_and_bounded),
 	};
