@@ -51,9 +51,9 @@ const char *image_store_file(const struct image_store *s, size_t i, uint64_t *re
 
 /*
  * Make the images fit for a restore.  Seccomp goes out of core-*.img: a restored filter
- * has no listener and would answer ENOSYS; the node sets its own anew.  The size of
- * files that are open for writing goes out of files.img, and expired periodic timers are
- * armed there, see image_files.c.
+ * has no listener and would answer ENOSYS; the node sets its own anew.  The sizes of
+ * files go out of files.img, and expired periodic timers are armed there, see
+ * image_files.c.
  * Synchronous, small files.
  */
 int image_store_prepare(struct image_store *s);

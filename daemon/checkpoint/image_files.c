@@ -1,9 +1,10 @@
 /*
- * files.img says how large every file was, and CRIU refuses one that is not.  For
- * a file that the tree writes to that is wrong: it went on writing after the
- * checkpoint was taken.  So the size of such files is taken out here; that the
- * file is the same one is what inventory_compare() checks, better, and the
- * restart cuts it back to its size (checkpoint_restart.c).
+ * files.img says how large every file was, and CRIU refuses one that is not.  That is
+ * wrong for a file that others write to while the tree moves, and for one that it wrote
+ * to itself after a checkpoint was taken.  So sizes are taken out here: that each file is
+ * the same one, and of its size where that matters (programs, a node's own files), is
+ * what inventory_compare() checks, better, and a restart cuts back what the tree wrote
+ * (checkpoint_restart.c).
  *
  * A periodic timerfd that expired while the tree was frozen says that nothing remains:
  * the kernel arms it again when its ticks are read.  CRIU would restore it disarmed,
@@ -13,8 +14,6 @@
 
 #include "criu_images.pb-c.h"
 #include "err.h"
-
-#include <fcntl.h>
 
 enum { FILES_MAGIC = 0x56303138 };
 
@@ -34,7 +33,7 @@ static int relax_entry(const uint8_t *data, size_t len, struct buf *out, bool *c
 
 	if (!file)
 		return err_origin(-EBADMSG);
-	if (file->reg && file->reg->has_size && (file->reg->flags & O_ACCMODE) != O_RDONLY) {
+	if (file->reg && file->reg->has_size) {
 		file->reg->has_size = false;
 		*changed = true;
 	}

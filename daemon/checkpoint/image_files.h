@@ -4,6 +4,5 @@
 
 enum { IMAGE_FILES_ENTRIES_MAX = 16384 };
 
-/* Append to @out the image without the sizes of files open for writing, every periodic
- * timer armed. */
+/* Append to @out the image without the sizes of files, every periodic timer armed. */
 int image_files_relax(const void *data, size_t len, struct buf *out, bool *ret_changed);

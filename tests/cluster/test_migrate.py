@@ -258,6 +258,32 @@ class Migrate(lab.Tests):
         r = running.result(10)
         self.assertEqual((r.status, r.out), (9, b"ready\ngot\n"))
 
+    def test_a_file_that_others_write_to_meanwhile_is_no_matter(self):
+        log = "/shared/work/log"
+        # One writes, one reads, and one cuts it off now and then.
+        writer = self.start("n1", "sh", "-c", f"while :; do echo line >>{log}; done")
+        running = self.start("n1", "ssi-run", "-o", "@ID@", "python3", "-c", f"""
+import sys
+log, both = open("{log}"), open("{log}", "r+")
+print("open", flush=True)
+for line in sys.stdin:
+    log.seek(0)
+    both.seek(0)
+    print(log.readline() == both.readline() == "line\\n", flush=True)""")
+        until(lambda: self.lab.run("n2", "test", "-s", log).status == 0)
+        running.expect("^open$")
+        for node in ["n2", "n3", "n1", "n2", "n1"]:
+            self.move(running.app(), node)
+            running.ask("", "^True$")
+        cutter = self.start("n1", "sh", "-c", f"while :; do : >{log}; sleep 0.02; done")
+        for node in ["n2", "n3", "n1"]:
+            self.move(running.app(), node)
+        cutter.signal("KILL")
+        running.ask("", "^True$")
+        writer.signal("KILL")
+        running.close_input()
+        self.assertEqual(running.result(10).status, 0)
+
     def check_refusal(self, kind, path, pattern):
         running = self.start("n1", "ssi-run", "-o", "@ID@", f"{PROGRAMS}/holder", kind, *path)
         running.expect("^holding$")
