@@ -555,7 +555,7 @@ static enum rpc_status name_nodes(struct hotplug_lead *l, const Ssi__Hotplug__Ch
 
 		if (!m) {
 			(void)snprintf(l->text, sizeof(l->text),
-				       "node %u is no member: it joins with a token, see ssi-admin",
+				       "node number %u is no member: it joins with a token, see ssi-admin",
 				       q->nodes[i]);
 			return RPC_NOT_FOUND;
 		}
@@ -625,7 +625,8 @@ void hotplug_lead_begin(struct hotplug *h, struct rpc_call *call,
 	struct hotplug_lead *l;
 
 	if (!membership_leads(h->n.membership))
-		return rpc_fail(call, RPC_DOWN, "node %u does not lead", rpc_self(h->n.rpc));
+		return rpc_fail(call, RPC_DOWN, "node %s does not lead",
+				rpc_name(h->n.rpc, rpc_self(h->n.rpc)));
 	if (h->lead || h->settling)
 		return rpc_fail(call, RPC_CONFLICT, "members are being added or removed already: "
 						    "try again when that is over");

@@ -84,6 +84,16 @@ static int tell_rpc(struct membership *m, const struct membership_map *map)
 	return rpc_set_view(m->rpc, view ? view->epoch : 0, peers, n);
 }
 
+static const char *name_of(void *owner, node_id node)
+{
+	const struct membership *m = owner;
+	const struct membership_node *n = membership_node(m, node);
+
+	if (node == m->config.self)
+		return m->name;
+	return n ? n->name : NULL;
+}
+
 int membership_new(struct membership **ret, const struct env *env, const struct store *store,
 		   struct rpc *rpc, const struct membership_config *config,
 		   const struct membership_events *events, void *owner)
@@ -108,6 +118,7 @@ int membership_new(struct membership **ret, const struct env *env, const struct 
 		r = membership_known_load(m);
 	if (!r)
 		r = membership_recover_load(m);
+	rpc_set_names(rpc, name_of, m);
 	if (!r)
 		r = tell_rpc(m, m->map);
 	if (!r)
@@ -128,6 +139,7 @@ struct membership *membership_free(struct membership *m)
 {
 	if (!m)
 		return NULL;
+	rpc_set_names(m->rpc, NULL, NULL);
 	env_disarm(m->env, &m->renew_timer);
 	env_disarm(m->env, &m->lease_timer);
 	env_disarm(m->env, &m->known_timer);

@@ -207,7 +207,7 @@ static void on_join_durable(struct membership_change *change, struct membership 
 		       "the cluster's leader changes, try again");
 		return;
 	}
-	log_notice("node %u (%s) was admitted", j->reply.id, j->name);
+	log_notice("node %s was admitted", j->name);
 	j->done(j->owner, data, len);
 }
 

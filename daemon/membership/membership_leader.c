@@ -158,7 +158,7 @@ static void watch_voters(struct membership *m, nsec_t now)
 				     membership_voters_next(v, n, m->config.self, &vote);
 	if (change == NODE_NONE)
 		return;
-	log_info("node %u %s", change, vote ? "gets a vote" : "loses its vote");
+	log_info("node %s %s", rpc_name(m->rpc, change), vote ? "gets a vote" : "loses its vote");
 	l->changing = !consensus_set_role(m->consensus, change,
 					  membership_map_member(l->next, change)->address,
 					  vote ? CONSENSUS_VOTER : CONSENSUS_NONE, on_role_set,
@@ -239,8 +239,7 @@ static void on_watch(struct env_timer *timer)
 		if (now < l->patient_until || !membership_state_is_up(n->state) ||
 		    !is_late(m, n->id, now))
 			continue;
-		log_warning("node %u (%s) has not renewed its lease, it is lost", n->id,
-			    n->name);
+		log_warning("node %s has not renewed its lease, it is lost", n->name);
 		n->state = MEMBER_LOST;
 		l->dirty = true;
 	}
@@ -437,9 +436,9 @@ void membership_leader_first_pids(struct membership *m, node_id node)
 	    membership_map_count_pids(l->next, node))
 		return;
 	if (membership_map_lease(l->next, node, m->config.pids_max))
-		log_error("no PIDs are left for node %u: it can run no programs of the "
+		log_error("no PIDs are left for node %s: it can run no programs of the "
 			  "cluster",
-			  node);
+			  membership_map_member(l->next, node)->name);
 }
 
 void membership_leader_renew(struct membership *m, struct rpc_call *call,
@@ -452,11 +451,11 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 	struct membership_lease *lease;
 
 	if (!n) {
-		rpc_fail(call, RPC_NOT_PERMITTED, "node %u is not a member", peer);
+		rpc_fail(call, RPC_NOT_PERMITTED, "node %s is not a member", rpc_name(m->rpc, peer));
 		return;
 	}
 	if (*start != renewal->start ? renewal->incarnation != 0 : n->state == MEMBER_LEFT) {
-		rpc_fail(call, RPC_STALE, "another start of node %u has followed", peer);
+		rpc_fail(call, RPC_STALE, "another start of node %s has followed", n->name);
 		return;
 	}
 	membership_server_tell_self(m);
@@ -486,7 +485,7 @@ void membership_leader_renew(struct membership *m, struct rpc_call *call,
 		n->incarnation++;
 		n->since = 0; /* the view that is made of it */
 		l->dirty = true;
-		log_info("node %u (%s) is up, incarnation %" PRIu64, peer, n->name,
+		log_info("node %s is up, incarnation %" PRIu64, n->name,
 			 n->incarnation);
 		membership_leader_first_pids(m, peer);
 	}
@@ -512,12 +511,12 @@ void membership_leader_leave(struct membership *m, struct rpc_call *call, uint64
 	struct membership_node *n = membership_map_member(l->next, rpc_call_peer(call));
 
 	if (!n || *membership_map_start(l->next, n->id) != start) {
-		rpc_fail(call, RPC_STALE, "another start of node %u has followed",
-			 rpc_call_peer(call));
+		rpc_fail(call, RPC_STALE, "another start of node %s has followed",
+			 rpc_name(m->rpc, rpc_call_peer(call)));
 		return;
 	}
 	if (n->state != MEMBER_LEFT && n->state != MEMBER_REMOVED) {
-		log_info("node %u (%s) has left", n->id, n->name);
+		log_info("node %s has left", n->name);
 		n->state = MEMBER_LEFT;
 		l->dirty = true;
 	}
@@ -533,7 +532,7 @@ void membership_leader_want_pids(struct membership *m, struct rpc_call *call, ui
 	int r = 0;
 
 	if (!n || !membership_state_is_up(n->state)) {
-		rpc_fail(call, RPC_STALE, "node %u is not up", peer);
+		rpc_fail(call, RPC_STALE, "node %s is not up", rpc_name(m->rpc, peer));
 		return;
 	}
 	held = membership_map_count_pids(l->next, peer);
@@ -541,8 +540,8 @@ void membership_leader_want_pids(struct membership *m, struct rpc_call *call, ui
 		r = membership_map_lease(l->next, peer, m->config.pids_max);
 	if (r) {
 		if (!l->exhausted)
-			log_error("no PIDs are left for node %u, which has %u and asked for more",
-				  peer, held);
+			log_error("no PIDs are left for node %s, which has %u and asked for more",
+				  n->name, held);
 		l->exhausted = true;
 		rpc_fail(call, RPC_CONFLICT, "none are left beyond the %u that it has", held);
 		return;

@@ -77,7 +77,7 @@ static void move_one(struct membership *m, node_id node, enum member_state to)
 		n->since = 0; /* the view that is made of it */
 		membership_leader_first_pids(m, node);
 	}
-	log_info("node %u (%s) is %s", n->id, n->name,
+	log_info("node %s is %s", n->name,
 		 to == MEMBER_LEAVING ? "being removed" :
 		 to == MEMBER_REMOVED ? "removed" :
 		 n->state == MEMBER_REMOVED ? "added" : "not removed, it stays");

@@ -412,7 +412,7 @@ static bool is_leader(struct membership *m, struct rpc_call *call)
 {
 	if (m->leader)
 		return true;
-	rpc_fail(call, RPC_DOWN, "node %u does not lead", m->config.self);
+	rpc_fail(call, RPC_DOWN, "node %s does not lead", m->name);
 	return false;
 }
 
@@ -457,7 +457,7 @@ static void refer(struct membership *m, struct rpc_call *call, epoch_t epoch)
 	if (map->view->epoch > epoch)
 		renewed.view = map;
 	if (renewed.leader == NODE_NONE || renewed.leader == m->config.self)
-		rpc_fail(call, RPC_DOWN, "node %u knows no leader", m->config.self);
+		rpc_fail(call, RPC_DOWN, "node %s knows no leader", m->name);
 	else
 		membership_wire_renewed(call, &renewed);
 }

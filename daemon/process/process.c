@@ -48,6 +48,13 @@ bool room_home_is_out(const struct process_room *p, pid_t pid)
 
 /* -- What /proc says -- */
 
+const char *room_node_name(const struct process_room *p, node_id node)
+{
+	const struct membership_node *n = membership_node(p->membership, node);
+
+	return n ? n->name : "?";
+}
+
 bool room_is_shadow(struct process_room *p, pid_t pid)
 {
 	struct stat st;

@@ -330,9 +330,9 @@ void change_say_placed(struct process_room *p, const struct process_record *r)
 	struct placed *d = calloc(1, sizeof(*d));
 
 	if (!d) {
-		log_warning("no memory to tell node %u where process %d is, left to "
+		log_warning("no memory to tell node %s where process %d is, left to "
 			    "the next view",
-			    r->home, r->pid);
+			    room_node_name(p, r->home), r->pid);
 		return;
 	}
 	*d = (struct placed){.call.done = on_placed_answer,

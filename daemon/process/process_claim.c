@@ -130,9 +130,9 @@ static void kill_one(struct claim *c, const struct wire_claim *w)
 			    "lost PID=%d",
 			    w->pid, w->pid);
 	else
-		log_warning("process %d is killed: it was started anew on node %u while "
+		log_warning("process %d is killed: it was started anew on node %s while "
 			    "this one was lost PID=%d",
-			    w->pid, w->place, w->pid);
+			    w->pid, room_node_name(p, w->place), w->pid);
 	/* What lives elsewhere has not ended: nobody is told of this copy's end. */
 	if (w->place != NODE_NONE || d.home != room_self(p)) {
 		guest_forget(p, w->pid);
@@ -204,7 +204,8 @@ static void on_answer(struct wire_call *call, enum rpc_status status, const char
 	struct claim *c = a->claim;
 
 	if (status != RPC_OK) {
-		log_debug("node %u does not say what is ours: %s", a->node, text);
+		log_debug("node %s does not say what is ours: %s",
+			  room_node_name(c->room, a->node), text);
 		(void)env_arm(c->room->env, &a->again, again_after);
 		return;
 	}

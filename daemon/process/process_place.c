@@ -44,7 +44,8 @@ static void end_there(struct process_room *p, const struct process_record *d)
 {
 	if (d->moving)
 		return;
-	log_notice("process %d ended: node %u, where it ran, %s PID=%d", d->pid, d->place,
+	log_notice("process %d ended: node %s, where it ran, %s PID=%d", d->pid,
+		   room_node_name(p, d->place),
 		   room_up(p, d->place) ? "began anew" : "is lost", d->pid);
 	room_ended(p, d->pid, CLD_KILLED, SIGKILL);
 }

@@ -92,6 +92,24 @@ struct rpc *rpc_free(struct rpc *rpc)
 	return NULL;
 }
 
+void rpc_set_names(struct rpc *rpc, rpc_name_cb name, void *owner)
+{
+	rpc->name = name;
+	rpc->name_owner = owner;
+}
+
+const char *rpc_name(struct rpc *rpc, node_id node)
+{
+	const char *name = rpc->name ? rpc->name(rpc->name_owner, node) : NULL;
+	char *number = rpc->numbers[rpc->number];
+
+	if (name)
+		return name;
+	rpc->number = !rpc->number;
+	(void)snprintf(number, sizeof(rpc->numbers[0]), "%u", node);
+	return number;
+}
+
 void rpc_set_transport(struct rpc *rpc, const struct transport *transport)
 {
 	rpc->transport = transport;
@@ -324,7 +342,7 @@ static void on_deadline(struct env_timer *timer)
 			continue;
 		}
 		(void)snprintf(text, sizeof(text),
-			       "node %u did not answer within %llu ms", q->node,
+			       "node %s did not answer within %llu ms", rpc_name(rpc, q->node),
 			       (unsigned long long)(q->timeout / NSEC_PER_MSEC));
 		rpc_request_done(q, &(struct rpc_result){ .status = RPC_TIMEOUT,
 							  .text = text });

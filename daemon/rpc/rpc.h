@@ -96,6 +96,12 @@ enum {
 int rpc_new(struct rpc **ret, const struct env *env, node_id self);
 struct rpc *rpc_free(struct rpc *rpc); /* ends every call with RPC_DOWN */
 
+/* What users call a node, for the texts of failures: told by membership, NULL: not known. */
+typedef const char *(*rpc_name_cb)(void *owner, node_id node);
+void rpc_set_names(struct rpc *rpc, rpc_name_cb name, void *owner);
+/* Its name, else its number; good until the second call after this. */
+const char *rpc_name(struct rpc *rpc, node_id node);
+
 /* The links; before it, calls to other nodes fail with RPC_DOWN.  rpc is the owner of
  * the events that rpc_events() returns. */
 const struct transport_events *rpc_events(void);

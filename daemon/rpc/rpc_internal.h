@@ -129,6 +129,10 @@ struct rpc {
 	const struct transport *transport;
 	node_id self;
 	epoch_t epoch, since; /* of this node: see rpc_peer */
+	rpc_name_cb name;
+	void *name_owner;
+	char numbers[2][12]; /* in place of names; @number is the next one to use */
+	unsigned number;
 	bool stopping;
 	uint64_t next_id;
 	uint64_t turn_number;

@@ -115,8 +115,8 @@ void rpc_link_fail(struct rpc_link *link, bool all, const char *reason)
 	for (q = TAILQ_FIRST(&link->sent); q; q = next) {
 		next = TAILQ_NEXT(q, in);
 		if (all || !rpc_is_below_views(q->method->id))
-			rpc_request_end(q, RPC_DOWN, "node %u: %s", link->remote->node,
-					reason);
+			rpc_request_end(q, RPC_DOWN, "node %s: %s",
+					rpc_name(link->rpc, link->remote->node), reason);
 	}
 }
 
@@ -251,7 +251,7 @@ static void on_up(void *owner, struct transport_link *tl, node_id peer)
 	link->up_at = link->active_at = env_now(rpc->env);
 	rpc_remote_heard(remote);
 	rpc->counters.links++;
-	log_debug("link %s node %u is up", link->opened_here ? "to" : "from", peer);
+	log_debug("link %s node %s is up", link->opened_here ? "to" : "from", rpc_name(rpc, peer));
 	rpc_remote_choose(remote);
 	rpc_remote_push(remote);
 }
@@ -265,8 +265,8 @@ static void on_down(void *owner, struct transport_link *tl, node_id peer,
 	if (!link)
 		return;
 	remote = link->remote;
-	log_debug("link %s node %u is down: %s", link->opened_here ? "to" : "from",
-		  remote->node, reason);
+	log_debug("link %s node %s is down: %s", link->opened_here ? "to" : "from",
+		  rpc_name(link->rpc, remote->node), reason);
 	/* It may be idle at the other end. */
 	if (!link->closing && (!link->up || !TAILQ_EMPTY(&link->sent)))
 		rpc_remote_silent(remote, env_now(link->rpc->env));
@@ -336,9 +336,9 @@ static int on_frame(void *owner, struct transport_link *tl,
 		r = on_reply(link, frame);
 	if (r) {
 		((struct rpc *)owner)->counters.broken++;
-		log_warning("node %u sent a frame that is not the protocol (method "
+		log_warning("node %s sent a frame that is not the protocol (method "
 			    "%#06x), closing the link",
-			    link->remote->node, frame->method);
+			    rpc_name(link->rpc, link->remote->node), frame->method);
 	}
 	return r;
 }

@@ -82,7 +82,8 @@ void rpc_remote_fail(struct rpc_remote *remote, bool all, const char *reason)
 	for (q = TAILQ_FIRST(&remote->waiting); q; q = next) {
 		next = TAILQ_NEXT(q, in);
 		if (all || !rpc_is_below_views(q->method->id))
-			rpc_request_end(q, RPC_DOWN, "node %u: %s", remote->node, reason);
+			rpc_request_end(q, RPC_DOWN, "node %s: %s",
+					rpc_name(remote->rpc, remote->node), reason);
 	}
 }
 
@@ -142,8 +143,8 @@ void rpc_remote_push(struct rpc_remote *remote)
 			remote->link->closing = true;
 			rpc_remote_choose(remote);
 		} else if (r < 0) {
-			rpc_request_end(q, RPC_FAILED, "node %u: cannot send: %s",
-					remote->node, strerror(-r));
+			rpc_request_end(q, RPC_FAILED, "node %s: cannot send: %s",
+					rpc_name(remote->rpc, remote->node), strerror(-r));
 		}
 	}
 }
@@ -155,7 +156,8 @@ void rpc_remote_submit(struct rpc_request *q)
 	size_t len = q->message_len + q->bulk_len;
 
 	if (!remote || !rpc_remote_is_in(remote, q->method->id)) {
-		rpc_request_end(q, RPC_DOWN, "node %u is not in view %llu", q->node,
+		rpc_request_end(q, RPC_DOWN, "node %s is not in view %llu",
+				rpc_name(rpc, q->node),
 				(unsigned long long)rpc->epoch);
 		return;
 	}
@@ -165,8 +167,8 @@ void rpc_remote_submit(struct rpc_request *q)
 	}
 	if (remote->n_waiting >= RPC_MAX_WAITING ||
 	    remote->waiting_bytes + len > RPC_MAX_WAITING_BYTES) {
-		rpc_request_end(q, RPC_CONFLICT, "too much waits to be sent to node %u",
-				q->node);
+		rpc_request_end(q, RPC_CONFLICT, "too much waits to be sent to node %s",
+				rpc_name(rpc, q->node));
 		return;
 	}
 	rpc_request_detach(q);

@@ -42,28 +42,29 @@ static enum rpc_status admit(struct rpc_link *link, const struct transport_frame
 	struct rpc *rpc = link->rpc;
 
 	if (!rpc_method_find(rpc, frame->method, NULL)) {
-		(void)snprintf(text, RPC_TEXT_MAX, "node %u does not know method %#06x",
-			       rpc->self, frame->method);
+		(void)snprintf(text, RPC_TEXT_MAX, "node %s does not know method %#06x",
+			       rpc_name(rpc, rpc->self), frame->method);
 		return RPC_UNSUPPORTED;
 	}
 	if (link->remote->n_calls >= RPC_MAX_CALLS) {
-		(void)snprintf(text, RPC_TEXT_MAX, "node %u is busy with %d requests",
-			       rpc->self, RPC_MAX_CALLS);
+		(void)snprintf(text, RPC_TEXT_MAX, "node %s is busy with %d requests",
+			       rpc_name(rpc, rpc->self), RPC_MAX_CALLS);
 		return RPC_CONFLICT;
 	}
 	if (rpc_is_below_views(frame->method))
 		return RPC_OK;
 	if (!rpc_remote_is_in(link->remote, frame->method)) {
-		(void)snprintf(text, RPC_TEXT_MAX, "node %u is not in view %llu of node %u",
-			       link->remote->node, (unsigned long long)rpc->epoch,
-			       rpc->self);
+		(void)snprintf(text, RPC_TEXT_MAX, "node %s is not in view %llu of node %s",
+			       rpc_name(rpc, link->remote->node), (unsigned long long)rpc->epoch,
+			       rpc_name(rpc, rpc->self));
 		return RPC_STALE;
 	}
 	if (frame->epoch < link->remote->since || frame->epoch < rpc->since) {
 		(void)snprintf(text, RPC_TEXT_MAX,
-			       "made in view %llu; node %u was out of the cluster since",
+			       "made in view %llu; node %s was out of the cluster since",
 			       (unsigned long long)frame->epoch,
-			       frame->epoch < rpc->since ? rpc->self : link->remote->node);
+			       rpc_name(rpc, frame->epoch < rpc->since ? rpc->self :
+									 link->remote->node));
 		return RPC_STALE;
 	}
 	return RPC_OK;

@@ -47,8 +47,8 @@ RPC_HANDLER(on_data, struct stream_room, Ssi__Stream__DataRequest)
 	if (stream_end_is(e, STREAM_CUT | STREAM_BREAKS))
 		return rpc_fail(call, RPC_CONFLICT, "that end of the stream is moving or gone");
 	if (e->mark.peer != rpc_call_peer(call))
-		return rpc_fail(call, RPC_CONFLICT, "the stream comes from node %u",
-				e->mark.peer);
+		return rpc_fail(call, RPC_CONFLICT, "the stream comes from node %s",
+				rpc_name(self->rpc, e->mark.peer));
 	/* Bytes before our position were taken already; a gap is never taken. */
 	known = stream_hand_behind(&e->hand) - req->position;
 	n_new = known < bulk.iov_len ? bulk.iov_len - known : 0;

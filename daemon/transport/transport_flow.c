@@ -210,7 +210,7 @@ static int on_frame(void *owner, const struct transport_frame *frame)
 	struct transport_tcp *t = l->tcp;
 
 	if (t->events.on_frame(t->owner, l, frame) != 0)
-		link_doom(l, "node %u broke the protocol", l->peer);
+		link_doom(l, "it broke the protocol");
 	return l->state != LINK_UP;
 }
 
@@ -222,10 +222,8 @@ static void got_plain(struct transport_link *l, const uint8_t *data, size_t n)
 		return join_on_data(l, data, n);
 	r = frame_reader_got(&l->reader, data, n, on_frame, l);
 	if (r < 0)
-		link_doom(l,
-			  r == -EBADMSG ? "node %u sent what is no frame"
-					: "no memory for a frame of node %u",
-			  l->peer);
+		link_doom(l, "%s",
+			  r == -EBADMSG ? "it sent what is no frame" : "no memory for a frame of it");
 }
 
 /* TLS takes what was read. */

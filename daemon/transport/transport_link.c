@@ -103,7 +103,7 @@ void link_shaken(struct transport_link *l)
 	if (protocol != TLS_NODE || peer == NODE_NONE)
 		return link_doom(l, "it has no certificate of this cluster");
 	if (l->ours && peer != l->peer)
-		return link_doom(l, "node %u answers there, not %u", peer, l->peer);
+		return link_doom(l, "another node answers there, number %u", peer);
 	if (peer == t->self)
 		return link_doom(l, "it says that it is this node");
 	l->peer = peer;

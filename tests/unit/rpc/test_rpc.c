@@ -229,6 +229,25 @@ static void a_node_outside_of_the_view_is_not_called(void **state)
 	assert_string_equal(o.text, "node 3 is not in view 2");
 }
 
+static const char *name_of(void *owner, node_id node)
+{
+	return node == 3 ? owner : NULL;
+}
+
+static void texts_call_nodes_by_their_names_where_they_are_known(void **state)
+{
+	struct fixture *f = *state;
+	struct outcome o, answer;
+
+	set_view(f, 1, 2, 2);
+	rpc_set_names(f->nodes[1].rpc, name_of, "n3");
+	call(f, 1, 3, ECHO, 1, 0, &o);
+	call(f, 3, 1, ECHO, 1, 0, &answer);
+	world_run(f->w, NSEC_PER_SEC);
+	assert_string_equal(o.text, "node n3 is not in view 2");
+	assert_string_equal(answer.text, "node n3 is not in view 2 of node 1");
+}
+
 static void a_node_outside_of_the_view_is_served_by_membership_only(void **state)
 {
 	struct fixture *f = *state;
@@ -557,6 +576,7 @@ int main(void)
 		T(a_call_to_this_node_takes_the_loop),
 		T(a_call_without_an_answer_times_out),
 		T(a_node_outside_of_the_view_is_not_called),
+		T(texts_call_nodes_by_their_names_where_they_are_known),
 		T(a_node_outside_of_the_view_is_served_by_membership_only),
 		T(a_server_is_called_outside_of_the_view_by_the_rooms_below_it),
 		T(a_request_is_refused_if_one_end_was_out_since_it_was_sent),

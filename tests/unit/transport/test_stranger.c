@@ -301,14 +301,14 @@ static void a_node_that_sends_no_frames_is_cut_off(void **state)
 	uint8_t header[TRANSPORT_HEADER_SIZE], garbage[100];
 
 	memset(garbage, 'g', sizeof(garbage));
-	assert_broken(garbage, sizeof(garbage), "node 2 sent what is no frame");
+	assert_broken(garbage, sizeof(garbage), "it sent what is no frame");
 	f.message.iov_len = TRANSPORT_MESSAGE_MAX + 1;
 	transport_header_encode(&f, header);
-	assert_broken(header, sizeof(header), "node 2 sent what is no frame");
+	assert_broken(header, sizeof(header), "it sent what is no frame");
 	f.message.iov_len = 0;
 	f.bulk.iov_len = UINT32_MAX;
 	transport_header_encode(&f, header);
-	assert_broken(header, sizeof(header), "node 2 sent what is no frame");
+	assert_broken(header, sizeof(header), "it sent what is no frame");
 }
 
 static void a_node_that_dies_within_a_frame_tells_nothing_of_it(void **state)
