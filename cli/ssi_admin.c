@@ -261,6 +261,8 @@ static int join(const struct session_options *o, const char *token)
 	case FOUNDING_E_EXISTS:
 		session_exit(EXIT_CONFLICT, "%s: this node belongs to a cluster already",
 			     arguments.state);
+	case FOUNDING_E_TAKEN:
+		session_exit(EXIT_CONFLICT, "%s", text);
 	case FOUNDING_E_TOKEN:
 		session_exit(EXIT_NOT_PERMITTED, "%s", text);
 	case FOUNDING_E_NETWORK:

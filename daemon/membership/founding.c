@@ -205,6 +205,8 @@ static int ask_one(const struct membership_token *token, const char *address,
 			   address);
 	if (ret->status == JOIN_TRY_AGAIN)
 		return say(ret_text, FOUNDING_E_NETWORK, "%s: %s", address, ret->text);
+	if (ret->status == JOIN_TAKEN)
+		return say(ret_text, FOUNDING_E_TAKEN, "refused: %s", ret->text);
 	if (ret->status == JOIN_REFUSED)
 		return say(ret_text, FOUNDING_E_TOKEN, "refused: %s",
 			   ret->text[0] ? ret->text : "the leader gave no reason");

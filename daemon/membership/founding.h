@@ -29,6 +29,7 @@ enum {
 	FOUNDING_E_EXISTS,  /* this node already belongs to a cluster */
 	FOUNDING_E_ABSENT,  /* it belongs to none */
 	FOUNDING_E_TOKEN,   /* not a token, expired, used, or refused: see text */
+	FOUNDING_E_TAKEN,   /* the name is another node's: see text */
 	FOUNDING_E_NETWORK, /* the founder cannot be reached: see text */
 };
 

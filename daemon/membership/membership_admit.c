@@ -298,10 +298,13 @@ static const char *decide(struct membership *m, const uint8_t *data, size_t len,
 		       "host:port";
 	membership_token_hash(request.secret, j->change.token.hash);
 	why = check_token(m, j);
-	if (!why)
-		why = check_name(m, request.name);
 	if (why)
 		return why;
+	*ret_status = JOIN_TAKEN;
+	why = check_name(m, request.name);
+	if (why)
+		return why;
+	*ret_status = JOIN_REFUSED;
 	strcpy(j->name, request.name);
 	r = admit(m, &request, j);
 	if (r == -EBADMSG)

@@ -129,7 +129,7 @@ int membership_join_reply_unpack(struct iovec bytes, struct membership_join_repl
 	p = (const Ssi__Membership__JoinReply *)message;
 	if (!p || !reply_is_valid(p))
 		return err_origin(-EBADMSG);
-	if (p->status <= SSI__MEMBERSHIP__JOIN_REPLY__STATUS__ELSEWHERE)
+	if (p->status <= SSI__MEMBERSHIP__JOIN_REPLY__STATUS__TAKEN)
 		reply.status = (enum membership_join_status)p->status;
 	reply.id = p->id;
 	reply.leader = p->leader;

@@ -34,6 +34,7 @@ enum membership_join_status {
 	JOIN_ADMITTED = 1,
 	JOIN_TRY_AGAIN = 2,
 	JOIN_ELSEWHERE = 3, /* leader and leader_address say who admits */
+	JOIN_TAKEN = 4, /* the name is another's; the token is still good */
 };
 
 struct membership_join_request {
