@@ -134,6 +134,8 @@ int main(int argc, char **argv)
 	/* As ps(1): a PID that was asked for and is not there is a failure. */
 	if (argc - first == 1 && !shown)
 		session_exit(EXIT_NOT_FOUND, "no process %s there", argv[first]);
+	if (first == argc && (app || app_name) && !shown)
+		session_exit(EXIT_NOT_FOUND, "no such application there");
 	if (first < argc && !shown)
 		session_exit(EXIT_NOT_FOUND, "none of the given processes is there");
 	return EXIT_OK;

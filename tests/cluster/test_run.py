@@ -244,6 +244,7 @@ class Run(lab.Tests):
             r = self.run_in("ssi-migrate", "model.2", node, node="n3")
             self.assertEqual(r.status, 0, r)
             check(node)
+        self.assert_result(self.run_in("ssi-ps", "--app", "model"), 4, "no such application")
         self.assert_result(self.run_in("ssi-migrate", "model", "n1"), 4, "no application is called model: ")
         # Names may be given twice; then they are none.
         second = self.start("n1", "ssi-run", "-o", "@ID@", "--app", "model.2", "sleep", "600")
