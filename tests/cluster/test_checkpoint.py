@@ -303,7 +303,7 @@ class Checkpoint(lab.Tests):
         for name in ["../etc", "a/b", "", "."]:
             r = self.restart(name)
             self.assertIn(r.status, [2, 4], (name, r))
-        for arguments in [[], ["1", "2"], ["x"], ["--list", "--rm", "x"], ["--dir"]]:
+        for arguments in [[], ["1", "2"], ["7x"], ["--list", "--rm", "x"], ["--dir"]]:
             self.assertEqual(self.lab.run("n1", "ssi-checkpoint", *arguments).status, 2, arguments)
         self.assertEqual(self.lab.run("n1", "ssi-restart").status, 2)
 
