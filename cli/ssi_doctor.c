@@ -26,8 +26,8 @@ enum { CRIU_MS = 30000, SSID_MS = 3000, LINE_MAX_BYTES = 256 };
 
 /* What is off without it is not ssid itself: missing, it does not spoil the exit code. */
 static const char *const optional[] = {
-	"userfaultfd", "fuse", "seccomp notification", "criu streams", "criu restore in place",
-	"criu users' processes", "overlayfs", "ssi module",
+	"userfaultfd", "fuse", "seccomp notification", "criu streams", "criu leaves pages",
+	"criu restore in place", "criu users' processes", "overlayfs", "ssi module",
 };
 
 /* What an ordinary user is refused although it may be there. */
@@ -128,6 +128,9 @@ static const struct {
 	{ "criu streams", "Streaming is for dump and restore only", KERNEL_WARN,
 	  "what is moved or saved needs room for its images in memory here first, and takes longer; "
 	  "setup/criu builds a criu that streams them" },
+	{ "criu leaves pages", "Pages can be left in tasks that live on", KERNEL_WARN,
+	  "memory is copied into images on both nodes when a process is moved, and takes longer; "
+	  "setup/criu builds a criu that leaves it where it is" },
 	{ "criu restore in place", "in_place_fallback_fd", KERNEL_MISSING,
 	  "processes whose parent stayed cannot come back to it; setup/criu builds a criu that can "
 	  "restore them" },

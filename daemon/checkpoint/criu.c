@@ -29,6 +29,7 @@
 static const char mark_stream[] = "Streaming is for dump and restore only";
 static const char mark_limits[] = "Can't parse /proc/%d/limits";
 static const char mark_in_place[] = "in_place_fallback_fd";
+static const char mark_leave_pages[] = "Pages can be left in tasks that live on";
 
 static bool may_set_limits(void)
 {
@@ -58,6 +59,8 @@ static void look_into(struct criu *c, int fd)
 		return;
 	f->stream = memmem(p, st.st_size, mark_stream, sizeof(mark_stream) - 1);
 	f->restore_in_place = memmem(p, st.st_size, mark_in_place, sizeof(mark_in_place) - 1);
+	f->leave_pages =
+		memmem(p, st.st_size, mark_leave_pages, sizeof(mark_leave_pages) - 1);
 	f->user_processes |= memmem(p, st.st_size, mark_limits, sizeof(mark_limits) - 1) != NULL;
 	(void)munmap(p, st.st_size);
 }
@@ -88,9 +91,10 @@ static void on_checked(void *owner, bool ok, const char *text)
 		log_warning("criu does not work here, nothing can be moved or saved: %s", text);
 	else if (!ok)
 		log_debug("criu does not work here yet: %s", text);
-	else if (!c->features.stream || !c->features.restore_in_place ||
-		 !c->features.user_processes)
-		log_notice("criu %s lacks patches, not all can be moved: see ssi doctor",
+	else if (!c->features.stream || !c->features.leave_pages ||
+		 !c->features.restore_in_place || !c->features.user_processes)
+		log_notice("criu %s lacks patches, not all can be moved, or as fast: "
+			   "see ssi doctor",
 			   c->features.version);
 }
 

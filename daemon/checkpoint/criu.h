@@ -31,6 +31,7 @@ struct criu_features {
 	bool user_processes;   /* can dump an ordinary user's process here */
 	bool restore_in_place; /* our patch is in */
 	bool stream;           /* so is this; else a dump's images stand here before they go */
+	bool leave_pages;      /* and this */
 	char problem[256];     /* of check_ok */
 };
 
@@ -65,6 +66,7 @@ struct criu_dump_spec {
 	pid_t root;
 	struct space_group *group; /* frozen by the caller, and frozen afterwards */
 	bool shell_job;            /* the root leads no session */
+	bool leave_pages; /* memory that is the process's own is not dumped: pages.h */
 	const char *const *external; /* "unix[123]", "tty[8800:2d]" */
 	size_t n_external;
 	/* Image bytes as they come, file by file or interleaved. */
@@ -78,6 +80,8 @@ int criu_dump(struct criu *c, const struct criu_dump_spec *spec, criu_done_cb do
 /* Stop and go on asking for image bytes: flow control. */
 void criu_dump_pause(struct criu_run *run, bool pause);
 
+struct pages_placer;
+
 struct criu_inherit {
 	const char *key; /* "pipe:[123]" */
 	int fd;          /* stays the caller's; passed by inheritance */
@@ -87,6 +91,8 @@ struct criu_restore_spec {
 	/* Stays the caller's, until done.  Its pages go as they are read: memory holds a
 	 * tree once and not twice, whatever comes of it. */
 	const struct image_store *images;
+	/* For the memory that they do not hold; NULL: they do.  Stays the caller's. */
+	struct pages_placer *pages;
 	pid_t root;
 	pid_t sid, pgid;          /* of the root; placeholders are made where it leads neither */
 	struct space_group *group; /* the tree is born or moved here, frozen before it runs */

@@ -59,6 +59,7 @@ static int ask(struct criu_run *run, int fd)
 
 	criu_swrk_options(run, run->dir_fd, &o);
 	o.has_pid = o.has_leave_running = o.has_shell_job = o.has_stream = true;
+	o.has_leave_pages = o.leave_pages = d->leave_pages;
 	o.pid = d->root;
 	o.leave_running = o.stream = true;
 	o.shell_job = d->shell_job;

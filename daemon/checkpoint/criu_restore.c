@@ -30,6 +30,7 @@
 #include "err.h"
 #include "inject.h"
 #include "log.h"
+#include "pages.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -216,6 +217,7 @@ static int ask(struct criu_run *run, int fd)
 	o.n_inherit_fd = s->n_inherit;
 	o.has_notify_scripts = o.has_rst_sibling = o.has_shell_job = o.has_auto_dedup = true;
 	o.auto_dedup = true;
+	o.has_lazy_pages = o.lazy_pages = s->pages != NULL;
 	o.notify_scripts = true;
 	o.rst_sibling = !s->in_place;
 	o.shell_job = s->sid != s->root;
@@ -297,7 +299,10 @@ static int start(struct criu_run *run)
 		return r;
 	ours = ends[0];
 	theirs = ends[1];
-	r = ask(run, ours);
+	if (s->pages)
+		r = pages_placer_listen(s->pages, run->dir_fd);
+	if (r == 0)
+		r = ask(run, ours);
 	if (r == 0)
 		r = criu_run_begin(run, TAKE_FD(ours));
 	if (r < 0)
@@ -336,7 +341,9 @@ int criu_restore(struct criu *c, const struct criu_restore_spec *spec, criu_done
 	run = take(c, spec, done, owner);
 	if (run) {
 		run->restore = *spec;
-		if (ask(run, run->talk.fd) < 0)
+		if ((spec->pages &&
+		     pages_placer_listen(spec->pages, run->dir_fd) < 0) ||
+		    ask(run, run->talk.fd) < 0)
 			criu_run_stop(run, "criu cannot be asked");
 		*ret = run;
 		return 0;

@@ -60,8 +60,8 @@ static void from_errno(struct kernel_row *row, int error, enum kernel_state othe
 static void probe_userfaultfd(struct kernel_row *row)
 {
 	static const char *const remedy =
-		"shared memory across nodes and lazy migration are off; needs CONFIG_USERFAULTFD "
-		"and root";
+		"shared memory across nodes and lazy migration are off, moves to this node copy memory "
+		"into images first; needs CONFIG_USERFAULTFD and root";
 	struct uffdio_api api = { .api = UFFD_API };
 	_cleanup_close_ int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	bool wp, minor, async;

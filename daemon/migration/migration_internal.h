@@ -19,6 +19,7 @@ enum {
 	MIGRATION_ABORT = RPC_ROOM_MIGRATION << 8 | 7,
 	MIGRATION_QUERY = RPC_ROOM_MIGRATION << 8 | 8,
 	MIGRATION_STAND = RPC_ROOM_MIGRATION << 8 | 9,
+	MIGRATION_PAGES = RPC_ROOM_MIGRATION << 8 | 10,
 };
 
 enum {
@@ -101,6 +102,9 @@ void migration_target_on_chunk(struct migration_room *m, struct rpc_call *call,
 			       struct iovec bulk);
 void migration_target_on_restore(struct migration_room *m, struct rpc_call *call,
 				 const Ssi__Migration__RestoreRequest *q);
+void migration_target_on_pages(struct migration_room *m, struct rpc_call *call,
+			       const Ssi__Migration__PagesRequest *q,
+			       struct iovec bulk);
 void migration_target_on_commit(struct migration_room *m, struct rpc_call *call,
 				const Ssi__Migration__CommitRequest *q);
 void migration_target_on_abort(struct migration_room *m, struct rpc_call *call,

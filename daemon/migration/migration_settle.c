@@ -90,6 +90,9 @@ static void finish(struct migration_source *s)
 	bool moved = s->sm.state == SOURCE_DEPARTING;
 
 	sm_move(&s->sm, SOURCE_ENDED);
+	/* A piece was refused, and the target's word on all of it is still to come. */
+	if (s->restore)
+		rpc_cancel(s->room->n.rpc, TAKE(s->restore));
 	source_journal(s, MIGRATION_STEP_NONE);
 	if (try_again(s))
 		return source_free(s);
@@ -262,7 +265,7 @@ void source_undo(struct migration_source *s)
 			criu_cancel(s->dump);
 	}
 	/* All refer to us, and call back here when they are over. */
-	if (s->dump || s->under_way || s->aborting)
+	if (s->dump || s->under_way || s->reading || s->aborting)
 		return;
 	if (s->may_be_ready)
 		return abort_surely(s);

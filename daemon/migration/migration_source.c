@@ -75,6 +75,8 @@ void source_free(struct migration_source *s)
 	inventory_free(s->before);
 	tree_pipes_free(s->pipes);
 	space_group_close(s->group);
+	pages_reader_free(s->reader);
+	free(s->piece);
 	process_pending_free(s->pending);
 	free(s->members);
 	free(s);
@@ -249,10 +251,12 @@ void source_start(struct migration_source *s)
 
 static void on_asked(void *owner, const struct rpc_result *result)
 {
+	const Ssi__Migration__AskReply *reply = (const void *)result->reply;
 	struct migration_source *s = owner;
 
 	if (result->status != RPC_OK)
 		return source_refused(s, result);
+	s->may_leave_pages = reply->pages;
 	if (s->dry_run)
 		return source_undo(s);
 	if (fault("migration.asked") < 0)

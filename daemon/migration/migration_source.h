@@ -6,6 +6,7 @@
  */
 #include "migration_wire.h"
 
+#include "pages.h"
 #include "sm.h"
 
 enum source_state {
@@ -56,6 +57,11 @@ struct migration_source {
 	bool dump_done, paused;
 	uint64_t shipped;
 	size_t under_way;
+	bool may_leave_pages;	     /* the target takes them */
+	struct pages_reader *reader; /* NULL: the images hold all memory */
+	struct pages_piece *piece;   /* at hand */
+	bool reading, read_all;
+	struct rpc_request *restore; /* not answered yet */
 	struct tree_pipes *pipes;
 	struct process_departure *departure;
 	struct migration_outcome outcome;

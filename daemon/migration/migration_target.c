@@ -3,15 +3,17 @@
  *
  * Happy path: asked -> are its files here? a store for its images; chunks fill it;
  * RESTORE makes the pipes, lets shadows give way, restores the tree frozen, compares it
- * with what the source says it is, and answers; COMMIT opens the streams and thaws it.
+ * with what the source says it is, and answers when the memory that came behind it is
+ * in its place as well; COMMIT opens the streams and thaws it.
  *
  * Failure modes: before COMMIT anything ends with nothing left here and our
  * shadows as they stood.  A source that says nothing for IDLE_MAX is given up,
- * unless the tree is ready: then only COMMIT, ABORT or a view decides, or the source's node,
- * when it was back with a new space before any view had it out.  A node without
+ * unless the tree is ready: then only COMMIT, ABORT or a view decides, or the source's
+ * node, when it was back with a new space before any view had it out.  A node without
  * its lease takes no COMMIT, and one that a view had excluded gives up what is not
  * committed: its source has gone on without it.
  */
+#include "migration_pages.h"
 #include "migration_wire.h"
 
 #include "cleanup.h"
@@ -84,6 +86,8 @@ struct migration_target {
 	struct process_arrival *arrival;
 	struct space_group *group;
 	struct criu_run *run;
+	struct migration_pages *pages;	 /* NULL: the images hold all memory */
+	bool right;			 /* COMPARING: it is what it was */
 	bool in_place, stands;		 /* of the root; the tree is restored */
 	struct process_pending *pending; /* what the images held */
 	struct process_departure *back;	 /* into the shadow that it was */
@@ -103,6 +107,7 @@ static void target_free(struct migration_target *t)
 	env_disarm(t->room->n.env, &t->idle);
 	LIST_REMOVE(t, entry);
 	t->room->n_targets--;
+	migration_pages_free(t->pages);
 	image_store_free(t->images);
 	inventory_free(t->saved);
 	inventory_free(t->restored);
@@ -228,7 +233,12 @@ static void undo(struct migration_target *t)
 {
 	if (t->sm.state != UNDOING) {
 		sm_move(&t->sm, UNDOING);
-		if (t->run)
+		/* Nobody is to wait for memory that does not come any more. */
+		if (t->pages)
+			migration_pages_give_up(t->pages, &t->outcome);
+		/* What a killed criu leaves of a shadow is a death that its parent
+		 * sees. */
+		if (t->run && !t->in_place)
 			criu_cancel(t->run);
 	}
 	/* Both call back here. */
@@ -258,11 +268,17 @@ static bool source_is_over(struct migration_target *t)
 	return over;
 }
 
+/* Of a tree that is being restored, or stands restored. */
+static bool lacks_memory(const struct migration_target *t)
+{
+	return t->pages && !migration_pages_are_over(t->pages);
+}
+
 static void on_idle(struct env_timer *timer)
 {
 	struct migration_target *t = container_of(timer, struct migration_target, idle);
 
-	if (t->sm.state == RECEIVING)
+	if (t->sm.state == RECEIVING || lacks_memory(t))
 		fail(t, RPC_TIMEOUT, "the source has gone silent");
 	else if (t->sm.state == READY && !source_is_over(t))
 		(void)env_arm(t->room->n.env, &t->idle, LOOK_AGAIN);
@@ -340,7 +356,7 @@ static bool takes_any_criu(const struct inventory *i)
 static void on_present(struct env_work *work)
 {
 	struct migration_target *t = container_of(work, struct migration_target, work);
-	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
+	Ssi__Migration__AskReply reply = SSI__MIGRATION__ASK_REPLY__INIT;
 
 	t->working = false;
 	if (t->sm.state == UNDOING)
@@ -354,6 +370,7 @@ static void on_present(struct env_work *work)
 	t->saved = inventory_free(t->saved);
 	sm_move(&t->sm, RECEIVING);
 	alive(t);
+	reply.pages = pages_may_be_placed();
 	rpc_reply(t->call, &reply.base, RPC_NO_BULK);
 	t->call = NULL;
 }
@@ -452,10 +469,22 @@ static void on_compare_work(struct env_work *work)
 						   &t->difference);
 }
 
+static void maybe_ready(struct migration_target *t)
+{
+	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
+
+	if (!t->right || lacks_memory(t))
+		return;
+	sm_move(&t->sm, READY);
+	(void)env_arm(t->room->n.env, &t->idle, LOOK_AGAIN);
+	(void)fault("migration.ready");
+	rpc_reply(t->call, &reply.base, RPC_NO_BULK);
+	t->call = NULL;
+}
+
 static void on_compared(struct env_work *work)
 {
 	struct migration_target *t = container_of(work, struct migration_target, work);
-	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
 
 	t->working = false;
 	if (t->sm.state == UNDOING)
@@ -466,11 +495,34 @@ static void on_compared(struct env_work *work)
 	if (t->work_result < 0)
 		return fail(t, RPC_FAILED, "the copy cannot be looked at: %s",
 			    why(t->work_result));
-	sm_move(&t->sm, READY);
-	(void)env_arm(t->room->n.env, &t->idle, LOOK_AGAIN);
-	(void)fault("migration.ready");
-	rpc_reply(t->call, &reply.base, RPC_NO_BULK);
-	t->call = NULL;
+	t->right = true;
+	maybe_ready(t);
+}
+
+/* Memory. */
+
+static void on_pages_over(void *owner, const char *problem)
+{
+	struct migration_target *t = owner;
+
+	if (problem)
+		return fail(t, RPC_FAILED, "its memory cannot be restored there: %s",
+			    problem);
+	maybe_ready(t);
+}
+
+void migration_target_on_pages(struct migration_room *m, struct rpc_call *call,
+			       const Ssi__Migration__PagesRequest *q, struct iovec bulk)
+{
+	struct migration_target *t = find(m, q->id, rpc_call_peer(call));
+
+	if (t && t->sm.state == UNDOING)
+		return rpc_fail(call, t->outcome.status, "%s", t->outcome.text);
+	if (!t || !lacks_memory(t))
+		return rpc_fail(call, RPC_NOT_FOUND, "no such move is under way there");
+	(void)fault("migration.placed");
+	alive(t);
+	migration_pages_take(t->pages, call, q, bulk);
 }
 
 static void on_restored(void *owner, bool ok, const char *text)
@@ -478,12 +530,16 @@ static void on_restored(void *owner, bool ok, const char *text)
 	struct migration_target *t = owner;
 
 	t->run = NULL;
-	if (t->sm.state == UNDOING)
+	t->stands = ok;
+	/* To turn it back it is looked at as well: it has signals. */
+	if (t->sm.state == UNDOING && !(ok && t->in_place))
 		return undo(t);
 	if (!ok)
 		return fail(t, RPC_FAILED, "it cannot be restored there: %s", text);
-	t->stands = true;
-	sm_move(&t->sm, COMPARING);
+	if (t->sm.state != UNDOING)
+		sm_move(&t->sm, COMPARING);
+	if (t->pages)
+		migration_pages_stand(t->pages);
 	t->images = image_store_free(t->images);
 	t->work = (struct env_work){.work = on_compare_work, .done = on_compared};
 	t->working = env_work(t->room->n.env, &t->work) == 0;
@@ -512,6 +568,8 @@ static int take_request(struct migration_target *t,
 		r = migration_pipes_parse(&t->pipes, &t->room->pipes, q->pipes,
 					  q->n_pipes);
 	t->n_members = q->n_members;
+	if (r == 0 && q->pages)
+		r = migration_pages_new(&t->pages, t->room->n.env, on_pages_over, t);
 	return err_fold(r);
 }
 
@@ -535,6 +593,7 @@ static int restore(struct migration_target *t)
 	if (r != 0)
 		return err_fold(r);
 	spec.group = t->group;
+	spec.pages = t->pages ? migration_pages_placer(t->pages) : NULL;
 	spec.inherit = tree_pipes_inherit(t->pipes, &spec.n_inherit);
 	r = process_arrive_begin(t->room->n.process, t->members, t->n_members,
 				 &spec.in_place, &t->arrival);
@@ -559,6 +618,8 @@ void migration_target_on_restore(struct migration_room *m, struct rpc_call *call
 	if (r < 0)
 		return fail(t, RPC_USAGE, "the request to restore makes no sense: %s",
 			    strerror(-r));
+	if (t->pages)
+		alive(t);
 	r = restore(t);
 	if (r == PROCESS_E_TAKEN)
 		fail(t, RPC_CONFLICT, "one of its PIDs is in use there");
@@ -628,19 +689,24 @@ void migration_target_on_abort(struct migration_room *m, struct rpc_call *call,
 /*
  * The answer decides: OPEN only while the tree is ready, which a COMMIT sent
  * before will still find so; whoever undoes it afterwards is told by the source.
+ * A source that asks and has memory to send is a new ssid, which does not go on with
+ * it.
  */
 void migration_target_on_query(struct migration_room *m, struct rpc_call *call,
 			       const Ssi__Migration__QueryRequest *q)
 {
 	struct migration_target *t = find(m, q->id, rpc_call_peer(call));
 	Ssi__Migration__QueryReply reply = SSI__MIGRATION__QUERY_REPLY__INIT;
+	bool lost = t && lacks_memory(t);
 
 	if (migration_journal_step(m->journal, q->id, MIGRATION_TARGET) ==
 	    MIGRATION_STEP_COMMITTED)
 		reply.state = SSI__MIGRATION__QUERY_REPLY__STATE__COMMITTED;
-	else if (t && t->sm.state != UNDOING)
+	else if (t && t->sm.state != UNDOING && !lost)
 		reply.state = SSI__MIGRATION__QUERY_REPLY__STATE__OPEN;
 	rpc_reply(call, &reply.base, RPC_NO_BULK);
+	if (lost)
+		fail(t, RPC_DOWN, "the source lost its memory on the way");
 }
 
 void migration_target_on_view(struct migration_room *m)

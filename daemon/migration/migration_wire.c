@@ -32,6 +32,11 @@ RPC_HANDLER(on_restore, struct migration_room, Ssi__Migration__RestoreRequest)
 	migration_target_on_restore(self, call, req);
 }
 
+RPC_HANDLER(on_pages, struct migration_room, Ssi__Migration__PagesRequest)
+{
+	migration_target_on_pages(self, call, req, bulk);
+}
+
 RPC_HANDLER(on_commit, struct migration_room, Ssi__Migration__CommitRequest)
 {
 	migration_target_on_commit(self, call, req);
@@ -60,7 +65,7 @@ const struct rpc_method migration_methods[] = {
 	RPC_METHOD(MIGRATION_PROGRESS, on_progress,
 		   ssi__migration__progress__descriptor, EMPTY),
 	RPC_METHOD(MIGRATION_ASK, on_ask, ssi__migration__ask_request__descriptor,
-		   EMPTY),
+		   ssi__migration__ask_reply__descriptor),
 	RPC_METHOD(MIGRATION_CHUNK, on_chunk, ssi__migration__chunk_request__descriptor,
 		   EMPTY),
 	RPC_METHOD(MIGRATION_RESTORE, on_restore,
@@ -73,6 +78,8 @@ const struct rpc_method migration_methods[] = {
 		   ssi__migration__query_reply__descriptor),
 	RPC_METHOD(MIGRATION_STAND, on_stand, ssi__migration__stand_request__descriptor,
 		   ssi__migration__stand_reply__descriptor),
+	RPC_METHOD(MIGRATION_PAGES, on_pages, ssi__migration__pages_request__descriptor,
+		   EMPTY),
 	{0},
 };
 

@@ -95,6 +95,12 @@ class Faults(Beats):
     def test_ssid_dies_at_shipped_on_the_source(self):
         self.move_with_fault("n1", "migration.shipped")
 
+    def test_ssid_dies_at_paged_on_the_source(self):
+        self.move_with_fault("n1", "migration.paged")
+
+    def test_ssid_dies_at_placed_on_the_target(self):
+        self.move_with_fault("n2", "migration.placed")
+
     def test_ssid_dies_at_restored_on_the_source(self):
         self.move_with_fault("n1", "migration.restored")
 
@@ -167,7 +173,7 @@ class Faults(Beats):
     def test_a_homecoming_that_is_given_up_leaves_the_shadow_as_it_was(self):
         running, pid = self.beat()
         self.assertEqual(self.lab.run("n1", "ssi-migrate", str(pid), "n2").status, 0)
-        for point in ["migration.shipped", "migration.restored"]:
+        for point in ["migration.shipped", "migration.paged", "migration.restored"]:
             self.arm("n2", point, "fail")
             self.assert_result(self.lab.run("n3", "ssi-migrate", str(pid), "n1"), 1, "fault point")
             self.assertEqual(self.assert_one(pid), "n2")
@@ -186,16 +192,18 @@ class Faults(Beats):
 
     def test_a_childs_homecoming_that_is_given_up_late_leaves_the_family_as_it_was(self):
         family, parent, child = self.child_away()
-        self.arm("n2", "migration.restored", "fail")
-        self.assert_result(self.lab.run("n3", "ssi-migrate", str(child), "n1"), 1, "fault point")
-        self.assert_family(family, parent)
+        for point in ["migration.paged", "migration.restored"]:
+            self.arm("n2", point, "fail")
+            self.assert_result(self.lab.run("n3", "ssi-migrate", str(child), "n1"), 1, "fault point")
+            self.assert_family(family, parent)
         self.assertEqual(self.lab.run("n3", "ssi-migrate", str(child), "n1").status, 0)
         self.assert_family(family, parent)
         self.assertEqual(self.lab.where(child), "n1")
         self.end_family(family, child)
 
     def test_ssid_dies_in_a_childs_homecoming_and_the_family_notices_nothing(self):
-        for point in ["migration.shipped", "migration.restored", "migration.committed"]:
+        for point in ["migration.shipped", "migration.paged", "migration.restored",
+                      "migration.committed"]:
             family, parent, child = self.child_away()
             old = self.ssid_of("n2")
             self.arm("n2", point, "kill")
@@ -379,7 +387,7 @@ class Faults(Beats):
         self.assertEqual(running.result(20).status, 0)
 
     def test_the_target_loses_power_before_the_commit(self):
-        for point in ["migration.shipped", "migration.restored"]:
+        for point in ["migration.shipped", "migration.paged", "migration.restored"]:
             running, pid = self.beat()
             tool = self.in_the_middle(pid, point, lambda: self.lab.command("kill", "n2"))
             r = self.assert_told(tool)
@@ -392,7 +400,7 @@ class Faults(Beats):
             self.end(running, pid)
 
     def test_a_short_cut_in_the_middle_is_got_over(self):
-        for point in ["migration.frozen", "migration.restored"]:
+        for point in ["migration.frozen", "migration.paged", "migration.restored"]:
             running, pid = self.beat()
             tool = self.in_the_middle(pid, point, lambda: self.lab.command("cut", "n1", "n2"))
             time.sleep(0.7)
@@ -403,7 +411,7 @@ class Faults(Beats):
             self.end(running, pid)
 
     def test_a_long_cut_in_the_middle_leaves_one_copy(self):
-        for point in ["migration.frozen", "migration.restored"]:
+        for point in ["migration.frozen", "migration.paged", "migration.restored"]:
             running, pid = self.beat()
             tool = self.in_the_middle(pid, point, lambda: self.lab.command("cut", "n1", "n2"))
             time.sleep(5)
@@ -452,7 +460,7 @@ class Faults(Beats):
             self.end(running, pid)
 
     def test_ssid_of_the_source_dies_while_the_link_is_cut(self):
-        for point in ["migration.frozen", "migration.restored"]:
+        for point in ["migration.frozen", "migration.paged", "migration.restored"]:
             running, pid = self.beat()
             old = self.ssid_of("n1")
             tool = self.in_the_middle(pid, point, lambda: (

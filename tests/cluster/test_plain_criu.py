@@ -87,6 +87,7 @@ class PlainCriu(lab.Tests):
         self.assertIn(CRIU, rows["criu"]["detail"])
         self.assertEqual(rows["criu check"]["state"], "ok")
         self.assertEqual(rows["criu streams"]["state"], "warn")
+        self.assertEqual(rows["criu leaves pages"]["state"], "warn")
         self.assertEqual(rows["criu restore in place"]["state"], "missing")
         self.assertEqual(rows["criu users' processes"]["state"],
                          "ok" if self.may_set_limits() else "missing")

@@ -214,6 +214,7 @@ struct image_task {
 	uint64_t step;
 	unsigned pending;
 	bool stopped;
+	unsigned n_pieces; /* that are not in the images */
 };
 
 enum { TASKS = 32, PIECE = 48 << 10 };
@@ -296,16 +297,23 @@ static void dump_tree(struct criu_run *run)
 		world_check(sim_kernel->w, is_frozen(run, p->pid),
 			    "process %d is dumped and not frozen", p->pid);
 		run->tasks[run->n_tasks++] =
-			(struct image_task){ p->pid, k ? p->ppid : 0, p->pgid, p->sid,
-					     p->uid, p->step,	      p->pending,
-					     p->stopped };
+			(struct image_task){p->pid,
+					    k ? p->ppid : 0,
+					    p->pgid,
+					    p->sid,
+					    p->uid,
+					    p->step,
+					    p->pending,
+					    p->stopped,
+					    run->dump.leave_pages ? p->n_pieces : 0};
 	}
 	inventory_free(i);
 	if (run->dump.sink.write(run->dump.sink.owner, "tree.img", run->tasks,
 				 run->n_tasks * sizeof(run->tasks[0])) != 0 ||
 	    run->dump.sink.close(run->dump.sink.owner, "tree.img") != 0)
 		run->problem = "its images are not taken";
-	run->n_pieces = (unsigned)world_below(sim_kernel->w, 5);
+	if (!run->dump.leave_pages)
+		run->n_pieces = (unsigned)world_below(sim_kernel->w, 5);
 }
 
 static void dump_piece(struct criu_run *run)
@@ -356,6 +364,7 @@ static void make_task(struct criu_run *run, const struct image_task *t)
 	p->step = t->step;
 	p->pending = t->pending;
 	p->stopped = t->stopped;
+	p->n_missing = t->n_pieces;
 	p->restoring = true;
 	/* Numbers are given again after their soul has ended: the last one. */
 	LIST_FOREACH(soul, &m->kernel->souls, in)
@@ -378,6 +387,9 @@ static bool make_tree(struct criu_run *run)
 			return false;
 	for (size_t k = 0; k < run->n_tasks; k++)
 		make_task(run, &run->tasks[k]);
+	if (run->restore.pages)
+		*run->restore.pages =
+			(struct pages_placer){run->criu->machine, run->restore.root};
 	return true;
 }
 
@@ -538,10 +550,11 @@ int criu_new(struct criu **ret, const struct env *env, struct space *space,
 	c->env = env;
 	c->space = space;
 	c->machine = sim_machine_of(space);
-	c->features = (struct criu_features){ .known = true,
-					      .check_ok = true,
-					      .user_processes = true,
-					      .stream = true };
+	c->features = (struct criu_features){.known = true,
+					     .check_ok = true,
+					     .user_processes = true,
+					     .stream = true,
+					     .leave_pages = true};
 	LIST_INIT(&c->runs);
 	*ret = c;
 	return criu_sweep(c);

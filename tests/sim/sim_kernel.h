@@ -74,6 +74,8 @@ struct sim_process {
 	unsigned held; /* by the injection door */
 	int code, status;
 	unsigned pending; /* SIGUSR1 that it has not taken */
+	unsigned n_pieces;	      /* of memory, that its last dump left here */
+	unsigned n_missing, n_placed; /* that a restore left out, and that came since */
 	int pidfds[SIM_PIDFDS]; /* closed when it ends */
 	size_t n_pidfds;
 	/* A shadow. */

@@ -4,4 +4,10 @@
 
 enum { SIM_PROC_FD = 1000000 };
 
+/* process 0: it does not stand yet. */
+struct pages_placer {
+	struct sim_machine *machine;
+	pid_t process;
+};
+
 struct sim_machine *sim_machine_of(const struct space *s);

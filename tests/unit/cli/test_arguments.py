@@ -167,12 +167,14 @@ class Absent(unittest.TestCase):
         _, rows = self.doctor("[paths]\ncriu = /bin/true\n")
         rows = {name: row for name, row in rows.items() if name.startswith("criu ")}
         self.assertEqual(rows["criu streams"]["state"], "warn")
+        self.assertEqual(rows["criu leaves pages"]["state"], "warn")
         self.assertEqual(rows["criu restore in place"]["state"], "missing")
         users = rows["criu users' processes"]
         with open("/proc/self/status", encoding="ascii") as status:
             bounding = next(int(l.split()[1], 16) for l in status if l.startswith("CapBnd:"))
         self.assertEqual(users["state"], "ok" if bounding >> 24 & 1 else "missing")
-        for name, word in [("criu streams", "memory"), ("criu restore in place", "parent"),
+        for name, word in [("criu streams", "memory"), ("criu leaves pages", "memory"),
+                           ("criu restore in place", "parent"),
                            ("criu users' processes", "root's")]:
             self.assertFalse(rows[name]["needed"], name)
             if rows[name]["state"] != "ok":
@@ -185,7 +187,8 @@ class Absent(unittest.TestCase):
         self.addCleanup(os.unlink, file.name)
         os.chmod(file.name, 0o755)
         result, rows = self.doctor(f"[paths]\ncriu = {file.name}\n")
-        for name in ["criu streams", "criu restore in place", "criu users' processes"]:
+        for name in ["criu streams", "criu leaves pages", "criu restore in place",
+                     "criu users' processes"]:
             self.assertEqual(rows[name]["state"], "warn", name)
             self.assertIn("script", rows[name]["detail"])
         self.assertNotIn("\\u001b", result.stdout)
