@@ -1,7 +1,7 @@
 #pragma once
 /*
  * DOOR.  The memory of a process that the images of its dump leave where it is (CRIU's
- * patch 0008): read from the frozen process, and put into the restored one.
+ * patch 0009): read from the frozen process, and put into the restored one.
  *
  * Knows: env.  Thread: the loop, but for pages_reader_next().
  *
