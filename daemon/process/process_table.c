@@ -13,7 +13,7 @@
 #include <string.h>
 #include <uthash.h>
 
-static const uint64_t table_magic = 0x3130746269737370; /* "pssibt01" */
+static const uint64_t table_magic = 0x3230746269737370; /* "pssibt02" */
 
 struct slot {
 	_Atomic uint32_t valid; /* 0: empty, else 1 + the valid copy */
@@ -23,6 +23,7 @@ struct slot {
 struct memory {
 	uint64_t magic;
 	uint32_t n_slots, slot_size;
+	uint64_t n_used; /* of the first slots; no other was ever looked at, and so has no page */
 	struct slot slots[PROCESS_TABLE_SLOTS];
 };
 
@@ -37,7 +38,7 @@ struct process_table {
 	struct name *by_pid;
 	size_t n;
 	size_t n_free;
-	uint32_t free[PROCESS_TABLE_SLOTS]; /* a stack of empty slots */
+	uint32_t free[PROCESS_TABLE_SLOTS]; /* a stack of used slots that are empty */
 	struct name names[PROCESS_TABLE_SLOTS];
 };
 
@@ -72,7 +73,7 @@ static int load(struct process_table *t)
 	const struct process_entry *e;
 	int r;
 
-	for (uint32_t i = PROCESS_TABLE_SLOTS; i-- > 0;) {
+	for (uint32_t i = (uint32_t)t->memory->n_used; i-- > 0;) {
 		e = valid_entry(&t->memory->slots[i]);
 		if (!e) {
 			t->free[t->n_free++] = i;
@@ -91,17 +92,20 @@ int process_table_new(struct process_table **ret, void *memory, bool fresh)
 	struct memory *m = memory;
 	int r;
 
-	if (fresh)
-		*m = (struct memory){.n_slots = PROCESS_TABLE_SLOTS,
-				     .slot_size = sizeof(struct slot)};
-	else if (m->magic != table_magic || m->n_slots != PROCESS_TABLE_SLOTS ||
-		 m->slot_size != sizeof(struct slot))
+	if (fresh) {
+		m->n_slots = PROCESS_TABLE_SLOTS;
+		m->slot_size = sizeof(struct slot);
+	} else if (m->magic != table_magic || m->n_slots != PROCESS_TABLE_SLOTS ||
+		   m->slot_size != sizeof(struct slot) || m->n_used > PROCESS_TABLE_SLOTS) {
 		return PROCESS_TABLE_E_FORMAT;
+	}
 	m->magic = table_magic;
-	t = calloc(1, sizeof(*t));
+	t = malloc(sizeof(*t));
 	if (!t)
 		return err_origin(-ENOMEM);
 	t->memory = m;
+	t->by_pid = NULL;
+	t->n = t->n_free = 0;
 	r = load(t);
 	if (r < 0)
 		return r;
@@ -141,8 +145,10 @@ int process_table_put(struct process_table *t, const struct process_entry *e)
 	int r;
 
 	if (!name) {
-		if (!t->n_free)
+		if (!t->n_free && t->memory->n_used == PROCESS_TABLE_SLOTS)
 			return PROCESS_TABLE_E_FULL;
+		if (!t->n_free)
+			t->free[t->n_free++] = (uint32_t)t->memory->n_used++;
 		slot = t->free[t->n_free - 1];
 		r = add_name(t, e->record.pid, slot);
 		if (r < 0)
@@ -176,7 +182,7 @@ const struct process_entry *process_table_next(const struct process_table *t,
 {
 	const struct process_entry *e;
 
-	while (*cursor < PROCESS_TABLE_SLOTS) {
+	while (*cursor < t->memory->n_used) {
 		e = valid_entry(&t->memory->slots[(*cursor)++]);
 		if (e)
 			return e;

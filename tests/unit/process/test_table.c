@@ -84,6 +84,29 @@ static void successor_finds_what_was_written(void **state)
 	assert_int_equal(process_table_find(t, 8)->sequence, 2);
 }
 
+/* It is looked through at every view, and an idle node pays for each page. */
+static void slots_that_were_never_used_have_no_memory(void **state)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), n = (process_table_size() + page - 1) / page;
+	unsigned char *in_core = malloc(n);
+	size_t cursor = 0, n_in_core = 0;
+
+	assert_non_null(in_core);
+	for (pid_t pid = 1; pid <= 10; pid++)
+		assert_int_equal(put(pid, 1), 0);
+	process_table_remove(t, 3);
+	t = process_table_free(t);
+	assert_int_equal(process_table_new(&t, memory, false), 0);
+	assert_int_equal(put(11, 1), 0);
+	while (process_table_next(t, &cursor))
+		;
+	assert_int_equal(mincore(memory, process_table_size(), in_core), 0);
+	for (size_t i = 0; i < n; i++)
+		n_in_core += in_core[i] & 1;
+	assert_in_range(n_in_core, 1, 2);
+	free(in_core);
+}
+
 static void another_layout_is_refused(void **state)
 {
 	struct process_table *other = NULL;
@@ -125,6 +148,7 @@ int main(void)
 		TEST(puts_finds_replaces_and_removes),
 		TEST(is_full_after_its_slots_and_takes_again_after_a_removal),
 		TEST(successor_finds_what_was_written),
+		TEST(slots_that_were_never_used_have_no_memory),
 		TEST(another_layout_is_refused),
 		TEST(kill_at_any_instant_leaves_records_whole),
 	};
