@@ -276,19 +276,19 @@ static int env_op_arm(void *impl, struct env_timer *timer, nsec_t after)
 	return 0;
 }
 
-/* What is ready of @events at @fd. */
-static unsigned ready(int fd, unsigned events)
+static short poll_events(unsigned events)
 {
-	struct pollfd p = { .fd = fd,
-			    .events = (short)((events & ENV_READ ? POLLIN : 0) |
-					      (events & ENV_WRITE ? POLLOUT : 0)) };
+	return (short)((events & ENV_READ ? POLLIN : 0) | (events & ENV_WRITE ? POLLOUT : 0));
+}
+
+/* What is ready of @events. */
+static unsigned ready(const struct pollfd *p, unsigned events)
+{
 	unsigned r = 0;
 
-	if (poll(&p, 1, 0) <= 0)
-		return 0;
-	if (p.revents & (POLLIN | POLLHUP | POLLERR))
+	if (p->revents & (POLLIN | POLLHUP | POLLERR))
 		r |= ENV_READ;
-	if (p.revents & (POLLOUT | POLLERR))
+	if (p->revents & (POLLOUT | POLLERR))
 		r |= ENV_WRITE;
 	return r & events;
 }
@@ -296,7 +296,8 @@ static unsigned ready(int fd, unsigned events)
 static void fire_watch(struct world *w, struct world_event *e)
 {
 	struct world_watch *watch = e->arg;
-	unsigned events = ready(watch->fd->fd, watch->events);
+	struct pollfd p = { .fd = watch->fd->fd, .events = poll_events(watch->events) };
+	unsigned events = poll(&p, 1, 0) > 0 ? ready(&p, watch->events) : 0;
 
 	(void)w;
 	watch->event = NULL;
@@ -304,13 +305,28 @@ static void fire_watch(struct world *w, struct world_event *e)
 		watch->fd->cb(watch->fd, events);
 }
 
-/* Descriptors are true ones, and only this process changes what they are ready for. */
+/* Descriptors are true ones, and only this process changes what they are ready for: one look at
+ * all of them. */
 static void look_at_descriptors(struct world *w)
 {
 	struct world_watch *watch;
+	size_t n = 0;
 
+	LIST_FOREACH(watch, &w->watches, in) {
+		if (n == w->n_polled) {
+			w->n_polled = n ? 2 * n : 64;
+			w->polled = realloc(w->polled, w->n_polled * sizeof(*w->polled));
+			assert(w->polled);
+		}
+		/* One that will be told keeps its place and is not looked at. */
+		w->polled[n++] = (struct pollfd){ .fd = watch->event ? -1 : watch->fd->fd,
+						  .events = poll_events(watch->events) };
+	}
+	if (!n || poll(w->polled, n, 0) <= 0)
+		return;
+	n = 0;
 	LIST_FOREACH(watch, &w->watches, in)
-		if (!watch->event && ready(watch->fd->fd, watch->events))
+		if (ready(&w->polled[n++], watch->events))
 			watch->event = world_schedule(w, 1000 + world_below(w, 100000),
 						      watch->machine->slot, "descriptor",
 						      fire_watch, watch);
@@ -502,6 +518,7 @@ struct world *world_free(struct world *w)
 	for (size_t i = 0; i < w->n_events; i++)
 		free(w->heap[i]);
 	free(w->heap);
+	free(w->polled);
 	free(w->cut);
 	free(w->machines);
 	free(w);

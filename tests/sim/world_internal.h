@@ -82,6 +82,8 @@ struct world {
 	bool *cut; /* by world_cut_at() */
 	struct world_machine *machines; /* 0: the world itself */
 	LIST_HEAD(, world_watch) watches;
+	struct pollfd *polled; /* all watches, to look at */
+	size_t n_polled;
 	unsigned acting;
 	char last[WORLD_LAST][120];
 	size_t n_last;
