@@ -195,6 +195,9 @@ void process_unhold(struct process_room *p, pid_t root);
 /* Whose hold is @root's leaves it to @to which copy runs, until this comes with NODE_NONE. */
 void process_hold_for(struct process_room *p, pid_t root, node_id to);
 
+/* The last signal of its shadow that @pid, a guest here, got, by number. */
+uint64_t process_delivered(const struct process_room *p, pid_t pid);
+
 enum { PROCESS_MEMBERS_MAX = 4096 }; /* of one tree */
 
 /* A member of a tree that moves or is restored. */
@@ -205,6 +208,7 @@ struct process_member {
 	uid_t uid;
 	gid_t gid;
 	uint32_t generation; /* of the move that is under way: more than its record's, or 1 */
+	uint64_t delivered; /* the last signal of its shadow that it got, by number */
 };
 
 /*

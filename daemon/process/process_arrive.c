@@ -275,8 +275,10 @@ static void stands_here(struct process_arrival *a, const struct process_member *
 	shadow_drop(p, m->pid);
 	/* It knew of it where it was before; of this move it is told now. */
 	e.place_incarnation = place_incarnation(p, e.record.home);
-	if (e.record.home != e.record.place)
+	if (e.record.home != e.record.place) {
 		e.record.state = PROCESS_GUEST;
+		e.sequence = m->delivered;
+	}
 	if (root && !a->in_place && space_track(p->space, m->pid) != 0)
 		log_warning("nobody collects the exit of process %d PID=%d", m->pid,
 			    m->pid);

@@ -51,7 +51,8 @@ int process_members_unpack(struct process_member **ret,
 						     .app = list[i]->app,
 						     .uid = list[i]->uid,
 						     .gid = list[i]->gid,
-						     .generation = list[i]->generation};
+						     .generation = list[i]->generation,
+						     .delivered = list[i]->delivered};
 	for (size_t i = 0; i < n; i++)
 		(void)snprintf(members[i].name.text, sizeof(members[i].name.text), "%s",
 			       list[i]->name);
@@ -84,6 +85,7 @@ int process_members_pack(const struct process_member *members, size_t n,
 		body[i].uid = m->uid;
 		body[i].gid = m->gid;
 		body[i].generation = m->generation;
+		body[i].delivered = m->delivered;
 	}
 	*ret = list;
 	return 0;

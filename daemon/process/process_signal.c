@@ -223,6 +223,13 @@ static void answer(struct process_room *p, struct rpc_call *call,
 	wire_reply_done(call);
 }
 
+uint64_t process_delivered(const struct process_room *p, pid_t pid)
+{
+	const struct process_entry *e = process_table_find(p->table, pid);
+
+	return e && e->record.state == PROCESS_GUEST ? e->sequence : 0;
+}
+
 /* May root say who sent it, without the process's help? */
 static bool is_plain(const struct wire_signal *s)
 {

@@ -601,6 +601,35 @@ static void end_of_a_guest_is_told_to_its_home_until_taken(void **state)
 	assert_int_equal(process_record(room, m.pid, &d), PROCESS_E_ABSENT);
 }
 
+/* The shadow sends it again when the answer of the place before was lost. */
+static void a_signal_that_it_got_where_it_was_before_does_not_come_again(void **state)
+{
+	Ssi__Process__SignalRequest q = SSI__PROCESS__SIGNAL_REQUEST__INIT;
+	struct process_member m = {.pid = 3000001,
+				   .pgid = 3000001,
+				   .sid = 3000001,
+				   .app = 3000001,
+				   .generation = 3,
+				   .delivered = 5};
+	struct process_arrival *a;
+	bool in_place;
+
+	there_first = 3000000;
+	assert_int_equal(process_arrive_begin(room, &m, 1, &in_place, &a), 0);
+	restore(m.pid, "exec sleep 60");
+	process_arrive_end(a, true);
+	q.pid = m.pid;
+	q.signal = SIGKILL;
+	q.generation = 3;
+	q.sequence = 5;
+	assert_int_equal(from_there(PROCESS_SIGNAL, &q.base), RPC_OK);
+	turn_for(50 * NSEC_PER_MSEC);
+	assert_int_equal(process_delivered(room, m.pid), 5);
+	q.sequence = 6;
+	assert_int_equal(from_there(PROCESS_SIGNAL, &q.base), RPC_OK);
+	wait_until(kill(m.pid, 0) < 0);
+}
+
 static gid_t group_of(pid_t pid)
 {
 	char path[64], status[4096];
@@ -769,6 +798,7 @@ static int tests(void)
 		TEST(a_whole_tree_leaves_and_comes_back),
 		TEST(a_shadow_reaps_the_shadow_of_its_child),
 		TEST(end_of_a_guest_is_told_to_its_home_until_taken),
+		TEST(a_signal_that_it_got_where_it_was_before_does_not_come_again),
 		TEST(a_pid_in_use_is_not_given_twice),
 		TEST(reserving_asks_every_home_and_undoes_what_it_did),
 		TEST(a_user_gets_nothing_out_of_the_set_uid_program),
