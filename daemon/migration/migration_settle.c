@@ -183,13 +183,15 @@ static void send_abort(struct migration_source *s)
 		       10 * NSEC_PER_SEC, source_forget_reply, NULL, NULL);
 }
 
-/* A view says so; that none says anything of it is no answer. */
+/* A view says so; that none says anything of it is no answer, nor one that is older than the
+ * move, as the last that is written down may be when ssid was started again. */
 static bool target_excluded(const struct migration_source *s)
 {
 	const struct membership_node *n =
 		membership_node(s->room->n.membership, s->target);
 
-	return n && !membership_state_is_up(n->state);
+	return n && !membership_state_is_up(n->state) &&
+	       n->incarnation >= s->target_incarnation;
 }
 
 /*

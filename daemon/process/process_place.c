@@ -113,11 +113,14 @@ static struct place *look(struct process_room *p, node_id node)
 
 bool process_is_over(struct process_room *p, node_id node, uint64_t incarnation)
 {
+	uint64_t known = place_incarnation(p, node);
 	struct place *place;
 
+	if (known < incarnation) /* our view is the older one */
+		return false;
 	if (!room_up(p, node))
 		return true;
-	if (place_incarnation(p, node) == incarnation)
+	if (known == incarnation)
 		return false;
 	place = look(p, node);
 	return place && place->answered && incarnation < place->since;
