@@ -207,18 +207,6 @@ void migration_forget(struct migration_room *m, void *owner)
 			w->owner = NULL;
 }
 
-/* The journal keeps how moves ended: the same tree may have come here before. */
-static bool is_newest(const struct migration_entry *entries, size_t n,
-		      const struct migration_entry *e)
-{
-	for (size_t i = 0; i < n; i++)
-		if (entries[i].side == MIGRATION_TARGET && entries[i].root == e->root &&
-		    entries[i].step == MIGRATION_STEP_COMMITTED &&
-		    entries[i].generation > e->generation)
-			return false;
-	return true;
-}
-
 static size_t read_journal(const struct migration_room *m, struct migration_entry *ret,
 			   size_t max)
 {
@@ -230,7 +218,8 @@ static size_t read_journal(const struct migration_room *m, struct migration_entr
 }
 
 /* As soon as it is known whose home is where: what was committed here has a record before
- * others are asked whether it may go on. */
+ * others are asked whether it may go on.  The journal keeps how moves ended: of one that is
+ * recorded the tree may have left since, and what stands be another move's half-made copy. */
 static void adopt(struct migration_room *m)
 {
 	struct migration_entry entries[JOURNAL_READ];
@@ -238,8 +227,7 @@ static void adopt(struct migration_room *m)
 
 	for (size_t i = 0; i < n; i++)
 		if (entries[i].side == MIGRATION_TARGET &&
-		    entries[i].step == MIGRATION_STEP_COMMITTED &&
-		    is_newest(entries, n, &entries[i]))
+		    entries[i].step == MIGRATION_STEP_COMMITTED && !entries[i].recorded)
 			migration_target_adopt(m, &entries[i]);
 	m->adopted = true;
 }

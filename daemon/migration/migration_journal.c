@@ -106,8 +106,8 @@ int migration_journal_new(struct migration_journal **ret, struct space *space)
 
 	if (!j)
 		return err_origin(-ENOMEM);
-	/* The first had entries without an incarnation. */
-	r = space_state(space, "migration/journal.2", SLOTS * sizeof(struct slot),
+	/* The first had entries without an incarnation, the second none that are recorded. */
+	r = space_state(space, "migration/journal.3", SLOTS * sizeof(struct slot),
 			&mapped, &fresh);
 	if (r != 0)
 		return err_fold(r);

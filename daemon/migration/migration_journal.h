@@ -32,6 +32,7 @@ struct migration_entry {
 	pid_t app;
 	struct process_name name;
 	uint64_t incarnation; /* source, from DECIDING on: of the target */
+	uint32_t recorded; /* target, COMMITTED: its members have their records */
 };
 
 struct migration_journal;

@@ -148,8 +148,6 @@ static void next_depart(struct migration_source *s)
 	/* A predecessor came as far as to have no root left, and perhaps no shadow of it:
 	 * what stands in the group runs there. */
 	if (s->resumed && !s->n_members) {
-		if (space_group_kill(s->group, 2 * NSEC_PER_SEC) != 0)
-			log_error("process %d: what is left of it would not die", s->root);
 		process_arrive_left(s->room->n.process, s->root, NULL, 0, s->group);
 		return finish(s);
 	}

@@ -136,7 +136,9 @@ static int journal(struct migration_target *t, enum migration_step step)
 				    .side = MIGRATION_TARGET,
 				    .step = step,
 				    .root = t->root,
-				    .peer = t->source};
+				    .peer = t->source,
+				    .recorded = step == MIGRATION_STEP_COMMITTED &&
+						!t->arrival};
 
 	if (t->members) {
 		e.generation = t->members[0].generation;
@@ -637,8 +639,8 @@ static void commit(struct migration_target *t)
 	sm_move(&t->sm, COMMITTED);
 	(void)journal(t, MIGRATION_STEP_COMMITTED);
 	(void)fault("migration.commit_taken");
-	process_arrive_end(t->arrival, true);
-	t->arrival = NULL;
+	process_arrive_end(TAKE(t->arrival), true);
+	(void)journal(t, MIGRATION_STEP_COMMITTED);
 	tree_pipes_open(t->pipes);
 	r = space_group_thaw(t->group);
 	if (r != 0)
@@ -744,19 +746,23 @@ static int adopt_tree(struct migration_room *m, const struct migration_entry *e,
 
 void migration_target_adopt(struct migration_room *m, const struct migration_entry *e)
 {
+	struct migration_entry recorded = *e;
 	struct process_record record;
 	struct inventory *i = NULL;
 	int r;
 
-	if (process_record(m->n.process, e->root, &record) != 0)
-		return; /* ended, or gone on */
-	r = inventory_take(&i, m->n.space, e->root);
+	recorded.recorded = true;
+	if (process_record(m->n.process, e->root, &record) == 0)
+		r = inventory_take(&i, m->n.space, e->root);
+	else
+		r = -ESRCH; /* ended, or gone on */
 	if (r == 0)
 		r = adopt_tree(m, e, i);
 	if (r < 0 && r != -ESRCH)
 		log_error("process %d: arrived, has no record here: %s", e->root,
 			  strerror(-r));
 	inventory_free(i);
+	(void)migration_journal_set(m->journal, &recorded);
 }
 
 /* What stands in the places of our shadows becomes shadows again. */
@@ -795,9 +801,6 @@ void migration_target_resume(struct migration_room *m, const struct migration_en
 			log_error("process %d: cannot be thawed", e->root);
 	} else {
 		send_back(m, e, group);
-		if (space_group_kill(group, KILL_MAX) != 0)
-			log_error("process %d: its half-made copy would not die",
-				  e->root);
 		none.step = MIGRATION_STEP_NONE;
 		(void)migration_journal_set(m->journal, &none);
 	}

@@ -285,8 +285,9 @@ int process_arrive_exec(struct process_arrival *a, const char *criu, const int *
 int process_arrive_back(struct process_arrival *a, struct space_group *group,
 			struct process_departure **ret);
 void process_arrive_end(struct process_arrival *a, bool ok);
-/* A predecessor's arrival that did not end, or departure of which nothing is left: @members, of which there may be none, stand frozen
- * in @group.  Those whose shadows gave way become shadows again.  Blocks. */
+/* A predecessor's arrival that did not end, or departure of which nothing is left: @members, of
+ * which there may be none, stand frozen in @group.  Those whose shadows gave way become shadows
+ * again, the rest is killed.  Blocks. */
 void process_arrive_left(struct process_room *p, pid_t root,
 			 const struct process_member *members, size_t n_members,
 			 struct space_group *group);

@@ -17,11 +17,13 @@
 
 #include "err.h"
 #include "log.h"
+#include "space_group.h"
 
 #include <signal.h>
 #include <string.h>
 
 static const nsec_t fold_timeout = NSEC_PER_SEC;
+static const nsec_t kill_timeout = 5 * NSEC_PER_SEC;
 
 struct left {
 	struct wire_signal signal;
@@ -112,25 +114,28 @@ static void give_way(struct process_arrival *a, size_t i)
 /* Milliseconds, of which ssi-init and the parents' shadows need microseconds.  At the
  * end of a failed restore: what was restored is dead, and holds its PID until it is
  * reaped. */
-static int wait_gone(struct process_arrival *a)
+static int wait_gone_one(struct process_room *p, pid_t pid, nsec_t until)
 {
-	struct process_room *p = a->room;
-	nsec_t until = env_now(p->env) + fold_timeout;
 	struct proc_stat s;
 
-	for (size_t i = 0; i < a->n; i++) {
-		pid_t pid = a->of[i].member.pid;
-
-		if (!a->of[i].folded)
-			continue;
-		while (proc_stat_read(space_proc_fd(p->space), pid, &s) == 0) {
-			if (env_now(p->env) > until)
-				return PROCESS_E_TAKEN;
-			(void)space_reap(p->space, pid);
-			process_kernel_moment();
-		}
+	while (proc_stat_read(space_proc_fd(p->space), pid, &s) == 0) {
+		if (env_now(p->env) > until)
+			return PROCESS_E_TAKEN;
+		(void)space_reap(p->space, pid);
+		process_kernel_moment();
 	}
 	return 0;
+}
+
+static int wait_gone(struct process_arrival *a)
+{
+	nsec_t until = env_now(a->room->env) + fold_timeout;
+	int r = 0;
+
+	for (size_t i = 0; i < a->n && r == 0; i++)
+		if (a->of[i].folded)
+			r = wait_gone_one(a->room, a->of[i].member.pid, until);
+	return r;
 }
 
 static void fold(struct process_arrival *a, size_t i)
@@ -392,7 +397,7 @@ static void depart_left(struct process_room *p, pid_t root,
 
 static void hold_pid(struct process_room *p, const struct process_member *m)
 {
-	(void)space_reap(p->space, m->pid);
+	(void)wait_gone_one(p, m->pid, env_now(p->env) + fold_timeout);
 	if (shadow_spawn(p, m, SPACE_SPAWN_TRACK) != 0)
 		log_warning("process %d has no shadow here any more PID=%d", m->pid,
 			    m->pid);
@@ -406,6 +411,8 @@ void process_arrive_left(struct process_room *p, pid_t root,
 	size_t cursor = 0;
 
 	depart_left(p, root, members, n_members, group);
+	if (space_group_kill(group, kill_timeout) != 0)
+		log_error("process %d: what is left of it would not die PID=%d", root, root);
 	/* Of those that are gone at least the PID is held. */
 	while ((e = process_table_next(p->table, &cursor))) {
 		pid_t pid = e->record.pid;

@@ -754,8 +754,8 @@ static void check_machine(struct machine *m)
 static void check_living(struct sim *s, struct sim_soul *soul)
 {
 	struct machine *home = &s->machines[soul->home];
+	struct sim_process *p, *shadow;
 	struct process_record record;
-	struct sim_process *p;
 	struct machine *place;
 
 	world_check(s->w, sim_soul_copies(soul, &p) == 1 && p->live,
@@ -769,6 +769,10 @@ static void check_living(struct sim *s, struct sim_soul *soul)
 				  record.place == place->id,
 		    "node %u, home of process %d, does not know that it is on node %u",
 		    home->id, soul->pid, place->id);
+	shadow = sim_find(&s->kernel.machines[soul->home], soul->pid);
+	world_check(s->w, place == home || (shadow && shadow->shadow && !shadow->zombie),
+		    "process %d is on node %u, and its home has no shadow of it", soul->pid,
+		    place->id);
 	world_check(s->w,
 		    soul->went_back ||
 			    ((soul->repeats || soul->n_signals + p->pending <= soul->n_sent) &&
