@@ -51,6 +51,9 @@ static void thaw(struct fence *f, size_t n_killed)
 		log_error("applications of this node cannot be thawed: %s", strerror(-r));
 		return;
 	}
+	/* It took so long that the lease has ended: the next one begins anew. */
+	if (space_is_frozen(f->space))
+		return;
 	f->since = own_since(f);
 	if (frozen_at)
 		record(f, frozen_at, n_killed);

@@ -77,7 +77,8 @@ enum {
 /*
  * INIT_LEASE: the work cgroup may run until this CLOCK_BOOTTIME, in ns; then ssi-init
  * freezes it, whatever has become of ssid.  Frozen, it takes a lease with INIT_LEASE_THAW
- * only: whoever says that has made sure that nothing in it lives elsewhere by now.
+ * only: whoever says that has made sure that nothing in it lives elsewhere by now; and none
+ * that has ended meanwhile.
  * until 0 only asks.  pid: 1 if a lease lasts; frozen_at: the end of the lease for which it is frozen, or was until now;
  * 0: it ran.
  */

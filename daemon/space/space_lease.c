@@ -38,7 +38,7 @@ int space_lease(struct space *s, nsec_t until, bool thaw, nsec_t *ret_frozen_at)
 	int r = tell(s, thaw ? INIT_LEASE_THAW : 0, until, ret_frozen_at);
 
 	if (r == 0)
-		s->frozen_at = thaw ? 0 : *ret_frozen_at;
+		s->frozen_at = s->leased ? 0 : *ret_frozen_at;
 	return r;
 }
 

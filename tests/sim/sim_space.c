@@ -64,6 +64,8 @@ static void set_lease(struct sim_machine *m, nsec_t until)
 {
 	bool was_frozen = m->frozen_at;
 
+	if (was_frozen && until <= env_now(world_env(sim_kernel->w, m->slot)))
+		return;
 	m->lease_until = until;
 	m->frozen_at = 0;
 	m->watchdog.cb = on_watchdog;
@@ -323,7 +325,7 @@ int space_lease(struct space *s, nsec_t until, bool thaw, nsec_t *ret_frozen_at)
 	int r = tell_lease(s, thaw, until, ret_frozen_at);
 
 	if (r == 0)
-		s->frozen_at = thaw ? 0 : *ret_frozen_at;
+		s->frozen_at = s->machine->frozen_at;
 	return r;
 }
 

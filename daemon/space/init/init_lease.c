@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 static int timer_fd = -1, freeze_fd = -1;
@@ -36,6 +37,14 @@ void lease_ended(void)
 		frozen_at = ends_at;
 }
 
+static bool has_ended(uint64_t until)
+{
+	struct timespec now;
+
+	return clock_gettime(CLOCK_BOOTTIME, &now) < 0 ||
+	       until <= (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 int lease_set(uint32_t flags, uint64_t until, struct init_reply *ret)
 {
 	const struct itimerspec at = { .it_value = { .tv_sec = (time_t)(until / 1000000000u),
@@ -44,6 +53,9 @@ int lease_set(uint32_t flags, uint64_t until, struct init_reply *ret)
 	ret->frozen_at = frozen_at;
 	ret->pid = ends_at && !frozen_at;
 	if (!until || (frozen_at && !(flags & INIT_LEASE_THAW)))
+		return 0;
+	/* It thaws nothing, not even until we have come to look at the timer. */
+	if (frozen_at && has_ended(until))
 		return 0;
 	if (timerfd_settime(timer_fd, TFD_TIMER_ABSTIME, &at, NULL) < 0)
 		return -errno;

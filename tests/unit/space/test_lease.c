@@ -134,6 +134,10 @@ static void what_is_frozen_takes_a_lease_only_from_who_says_thaw(void **state)
 	assert_true(since);
 	assert_true(space_is_frozen(f.space));
 	assert_true(is_frozen(""));
+	/* Nor one that has ended meanwhile. */
+	assert_int_equal(lease(0, true), since);
+	assert_true(space_is_frozen(f.space));
+	assert_true(is_frozen(""));
 	assert_int_equal(lease(10 * NSEC_PER_SEC, true), since);
 	fixture_wait(runs, "");
 	assert_int_equal(lease(10 * NSEC_PER_SEC, false), 0);
