@@ -221,6 +221,7 @@ void guest_forget(struct process_room *p, pid_t pid)
 {
 	struct guest *g;
 
+	say_no_more(p, pid);
 	HASH_FIND_INT(p->guests, &pid, g);
 	if (!g)
 		return;
@@ -249,8 +250,8 @@ static void free_placed(struct placed *d)
 	free(d);
 }
 
-/* Its home may forget it as soon as it hears of the end, and must not hear afterwards that
- * it runs. */
+/* It is a guest no more.  Its home may forget it as soon as it hears so, and must not hear
+ * afterwards that it runs. */
 static void say_no_more(struct process_room *p, pid_t pid)
 {
 	struct placed *d, *next;
