@@ -157,6 +157,12 @@ void change_on_call(struct process_room *p, struct rpc_call *call, node_id peer,
 		rpc_fail(call, RPC_DOWN, "process %d is about to leave", news->pid);
 		return;
 	}
+	/* It was coming home and goes on there, which we do not know yet: what stands here would
+	 * be taken for nobody's. */
+	if (e && e->record.moving) {
+		rpc_fail(call, RPC_DOWN, "process %d is on its way", news->pid);
+		return;
+	}
 	if (!e || e->record.home != room_self(p)) {
 		rpc_fail(call, RPC_NOT_FOUND, "no process %d of this home", news->pid);
 		return;
