@@ -403,17 +403,11 @@ static void hold_pid(struct process_room *p, const struct process_member *m)
 			    m->pid);
 }
 
-void process_arrive_left(struct process_room *p, pid_t root,
-			 const struct process_member *members, size_t n_members,
-			 struct space_group *group)
+void arrive_hold_left(struct process_room *p, pid_t root)
 {
 	const struct process_entry *e;
 	size_t cursor = 0;
 
-	depart_left(p, root, members, n_members, group);
-	if (space_group_kill(group, kill_timeout) != 0)
-		log_error("process %d: what is left of it would not die PID=%d", root, root);
-	/* Of those that are gone at least the PID is held. */
 	while ((e = process_table_next(p->table, &cursor))) {
 		pid_t pid = e->record.pid;
 		struct process_member m = {
@@ -427,6 +421,16 @@ void process_arrive_left(struct process_room *p, pid_t root,
 			hold_pid(p, &m);
 		stays_away(p, pid);
 	}
+}
+
+void process_arrive_left(struct process_room *p, pid_t root,
+			 const struct process_member *members, size_t n_members,
+			 struct space_group *group)
+{
+	depart_left(p, root, members, n_members, group);
+	if (space_group_kill(group, kill_timeout) != 0)
+		log_error("process %d: what is left of it would not die PID=%d", root, root);
+	arrive_hold_left(p, root);
 }
 
 int process_arrive_adopt(struct process_room *p, const struct process_member *members,

@@ -124,6 +124,29 @@ static int prepare(struct process_departure *d, struct leaving *l, node_id to,
 	return room_put(p, &e);
 }
 
+static bool is_leaving(const struct process_departure *d, pid_t pid)
+{
+	for (size_t i = 0; i < d->n; i++)
+		if (d->leaving[i].member.pid == pid)
+			return true;
+	return false;
+}
+
+/* A predecessor was killed in the middle: who had its parent among those that are gone is a
+ * child of ssi-init now, and none of the tree.  It runs there as well. */
+static int kill_strays(struct process_departure *d)
+{
+	struct process_room *p = d->room;
+	_cleanup_free_ pid_t *pids = NULL;
+	size_t n;
+	int r = space_group_pids(d->group, &pids, &n);
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		if (!is_leaving(d, pids[i]) && !room_is_shadow(p, pids[i]))
+			(void)process_kernel_signal(pids[i], SIGKILL);
+	return err_fold(r);
+}
+
 int process_depart_begin(struct process_room *p, const struct process_member *members,
 			 size_t n_members, struct space_group *group, node_id to,
 			 uint64_t incarnation, struct process_departure **ret)
@@ -148,6 +171,8 @@ int process_depart_begin(struct process_room *p, const struct process_member *me
 	if (d->program < 0)
 		return err_origin(-errno);
 	r = space_group_open(p->space, "shadows", &d->shadows);
+	if (r == 0)
+		r = kill_strays(d);
 	if (r != 0)
 		return err_fold(r);
 	for (size_t i = 0; i < n_members; i++) {
@@ -397,5 +422,7 @@ void process_depart_end(struct process_departure *d)
 {
 	for (size_t i = 0; i < d->n; i++)
 		settle(d, &d->leaving[i]);
+	if (!d->leaving[0].newer)
+		arrive_hold_left(d->room, d->leaving[0].member.pid);
 	departure_free(d);
 }

@@ -166,6 +166,15 @@ void place_settled(struct process_room *p, pid_t pid);
 void place_on_call(struct process_room *p, struct rpc_call *call);
 void place_fini(struct process_room *p);
 
+/* process_arrive.c */
+/* Of those of a predecessor's arrival or departure that are gone at least the PID is held. */
+void arrive_hold_left(struct process_room *p, pid_t root);
+
+/* process_seek.c */
+void seek_on_call(struct process_room *p, struct rpc_call *call, struct wire_claim *sought,
+		  size_t n);
+void seek_fini(struct process_room *p);
+
 /* process_wait.c */
 /* The application's first process leaves this node, which is not its home. */
 void wait_moved(struct process_room *p, pid_t app);

@@ -447,6 +447,22 @@ int space_group_take_tree(struct space_group *g, pid_t root)
 	return 0;
 }
 
+int space_group_pids(struct space_group *g, pid_t **ret, size_t *ret_n)
+{
+	struct sim_process *p;
+
+	*ret_n = 0;
+	LIST_FOREACH(p, &g->machine->processes, in)
+		*ret_n += p->group == leaf(g);
+	*ret = calloc(*ret_n + 1, sizeof(**ret));
+	assert(*ret);
+	*ret_n = 0;
+	LIST_FOREACH(p, &g->machine->processes, in)
+		if (p->group == leaf(g))
+			(*ret)[(*ret_n)++] = p->pid;
+	return 0;
+}
+
 int space_group_freeze(struct space_group *g, nsec_t timeout)
 {
 	struct sim_kernel *k = g->machine->kernel;

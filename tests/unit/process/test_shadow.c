@@ -550,6 +550,18 @@ static void a_whole_tree_leaves_and_comes_back(void **state)
 	assert_int_equal(e.exit_status, 4);
 }
 
+/* A predecessor was killed between them: by now nobody finds it below the root. */
+static void what_is_left_of_a_departure_without_its_parent_does_not_run_on(void **state)
+{
+	pid_t child = run_relatives("threads");
+	struct process_member root;
+
+	member_of(r.pid, 1, &root);
+	depart_tree(&root, 1, NULL, NULL);
+	expect_shadow(r.pid);
+	wait_until(kill(child, 0) < 0);
+}
+
 static void a_shadow_reaps_the_shadow_of_its_child(void **state)
 {
 	pid_t child = run_relatives("threads");
@@ -796,6 +808,7 @@ static int tests(void)
 		TEST(failed_return_puts_the_shadow_back),
 		TEST(shadow_with_a_real_parent_becomes_the_restored_process),
 		TEST(a_whole_tree_leaves_and_comes_back),
+		TEST(what_is_left_of_a_departure_without_its_parent_does_not_run_on),
 		TEST(a_shadow_reaps_the_shadow_of_its_child),
 		TEST(end_of_a_guest_is_told_to_its_home_until_taken),
 		TEST(a_signal_that_it_got_where_it_was_before_does_not_come_again),
