@@ -206,23 +206,28 @@ static void given_up(struct migration_source *s)
 		    source_target_name(s));
 }
 
-static void on_elsewhere(void *owner, enum rpc_status status, const char *text,
-			 node_id place, uid_t uid, uint32_t generation)
+static void on_sought(void *owner, const struct process_sought *sought, size_t n)
 {
 	struct migration_source *s = owner;
 
-	if (status != RPC_OK || generation < s->generation)
+	if (sought->found && sought->place == NODE_NONE) {
+		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
+		return;
+	}
+	if (!sought->found || sought->generation < s->generation)
 		return given_up(s);
-	s->target = place;
+	s->target = sought->place;
+	s->target_incarnation = 0;
 	s->outcome = (struct migration_outcome){.status = RPC_OK};
 	source_committed(s);
 }
 
 static void settle_without_target(struct migration_source *s)
 {
-	/* Nobody else is up: then nobody has it. */
-	if (process_elsewhere(s->room->n.process, s->root, on_elsewhere, s) != 0)
-		given_up(s);
+	const struct process_sought sought = {.pid = s->root};
+
+	if (process_seek(s->room->n.process, &sought, 1, on_sought, s) != 0)
+		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC);
 }
 
 static void on_aborted(void *owner, const struct rpc_result *result)

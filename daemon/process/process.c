@@ -348,28 +348,6 @@ int process_where(struct process_room *p, pid_t pid, process_where_cb done, void
 	return 0;
 }
 
-int process_elsewhere(struct process_room *p, pid_t pid, process_where_cb done, void *owner)
-{
-	struct where_ask *w = calloc(1, sizeof(*w));
-	int r;
-
-	if (!w)
-		return err_origin(-ENOMEM);
-	*w = (struct where_ask){.room = p,
-				.call.done = on_where_answer,
-				.find.elsewhere = true,
-				.pid = pid,
-				.done = done,
-				.owner = owner};
-	r = find_start(p, &w->find, wire_where, pid, on_where_found);
-	if (r < 0) {
-		free(w);
-		return r;
-	}
-	TAILQ_INSERT_TAIL(&p->where_asks, w, entry);
-	return 0;
-}
-
 void room_on_where(struct process_room *p, struct rpc_call *call, pid_t pid)
 {
 	struct process_record d;
@@ -593,6 +571,7 @@ int process_room_new(struct process_room **ret, const struct env *env,
 	LIST_INIT(&p->arrivals);
 	LIST_INIT(&p->kin_asks);
 	LIST_INIT(&p->leavings);
+	LIST_INIT(&p->seeks);
 	p->shadow_cookie = env_random_u64(env);
 	if (snprintf(p->spawn_path, sizeof(p->spawn_path), "%s/ssi-spawn",
 		     libexec_dir) >= (int)sizeof(p->spawn_path) ||
@@ -626,6 +605,7 @@ struct process_room *process_room_free(struct process_room *p)
 	change_fini(p);
 	wait_fini(p);
 	place_fini(p);
+	seek_fini(p);
 	shadow_stop(p);
 	while ((w = TAILQ_FIRST(&p->where_asks))) {
 		TAILQ_REMOVE(&p->where_asks, w, entry);

@@ -166,9 +166,17 @@ typedef void (*process_where_cb)(void *owner, enum rpc_status status, const char
 				 node_id place, uid_t uid, uint32_t generation);
 int process_where(struct process_room *p, pid_t pid, process_where_cb done, void *owner);
 
-/* Which other node that is up runs @pid?  All are asked.  done once, with its place, or
- * RPC_NOT_FOUND. */
-int process_elsewhere(struct process_room *p, pid_t pid, process_where_cb done, void *owner);
+struct process_sought {
+	pid_t pid;
+	bool found;
+	node_id place; /* when found; NODE_NONE: it is about to stand on one, or not: ask again */
+	uint32_t generation; /* there */
+};
+
+/* Which of @sought do other nodes have?  All that are up have said so when done comes, once. */
+typedef void (*process_seek_cb)(void *owner, const struct process_sought *sought, size_t n);
+int process_seek(struct process_room *p, const struct process_sought *sought, size_t n,
+		 process_seek_cb done, void *owner);
 
 /* May @caller signal (and so stop or move) a process of @uid?  Ptrace-like rights (checkpoint,
  * restart) ask the kernel besides, in checkpoint. */

@@ -64,8 +64,6 @@ int find_start(struct process_room *p, struct find *f, find_ask_cb ask, pid_t pi
 		*c = (struct find_call){.call.done = on_answer,
 					.find = f,
 					.node = view->nodes[i].id};
-		if (f->elsewhere && c->node == room_self(p))
-			continue;
 		if (room_up(p, c->node) && ask(p->rpc, &c->call, c->node, pid) == 0)
 			f->n++;
 	}

@@ -25,7 +25,6 @@ typedef void (*find_done_cb)(struct find *f, enum rpc_status status, const char 
 struct find {
 	struct find_call *calls;
 	size_t n, n_pending;
-	bool elsewhere; /* this node is not asked */
 	pid_t pid;
 	find_done_cb done;
 };
@@ -117,6 +116,9 @@ struct process_room {
 	uint64_t shadow_cookie; /* marks the SIGCONT that we send shadows ourselves */
 	struct stat shadow_program;
 	struct place *places;
+	LIST_HEAD(, seek) seeks;
+	bool seeking;		   /* what is lost with its place */
+	struct env_timer look_lost; /* again, when some of it was found */
 	bool viewed; /* with a lease of this ssid: the view that it knew before may be too old */
 	uint64_t *since; /* mapped, kept: the incarnation in which the space began, 0: not
 			  * known yet */

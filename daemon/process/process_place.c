@@ -7,7 +7,9 @@
  * has ended too.
  *
  * Failure modes: it does not answer -> asked again until it does, or a view has it out;
- * our ssid starts again -> it is asked again.
+ * our ssid starts again -> it is asked again; it has moved on, or its copy ran when that node
+ * was lost, and nobody could say so yet -> all nodes are asked first (process_seek.c), and who
+ * has it will say so.
  */
 #include "process_internal.h"
 
@@ -19,6 +21,8 @@
 #include <sys/wait.h>
 
 static const nsec_t again_after = 500 * NSEC_PER_MSEC;
+
+static void look_lost(struct process_room *p);
 
 /* A node that has been asked. */
 struct place {
@@ -39,11 +43,8 @@ uint64_t place_incarnation(const struct process_room *p, node_id node)
 	return n ? n->incarnation : 0;
 }
 
-/* One that is coming home, or about to stand there, is judged when that is decided. */
 static void end_there(struct process_room *p, const struct process_record *d)
 {
-	if (d->moving)
-		return;
 	log_notice("process %d ended: node %s, where it ran, %s PID=%d", d->pid,
 		   room_node_name(p, d->place),
 		   room_up(p, d->place) ? "began anew" : "is lost", d->pid);
@@ -70,8 +71,6 @@ static void on_answer(struct wire_call *c, enum rpc_status status, const char *t
 {
 	struct place *place = container_of(c, struct place, call);
 	struct process_room *p = place->room;
-	const struct process_entry *e;
-	size_t cursor = 0;
 
 	if (status != RPC_OK) {
 		(void)env_arm(p->env, &place->again, again_after);
@@ -79,10 +78,7 @@ static void on_answer(struct wire_call *c, enum rpc_status status, const char *t
 	}
 	place->answered = true;
 	place->since = a->since;
-	while ((e = process_table_next(p->table, &cursor)))
-		if (e->record.state == PROCESS_AWAY && e->record.place == place->node &&
-		    e->place_incarnation < place->since)
-			end_there(p, &e->record);
+	look_lost(p);
 }
 
 /* NULL: without memory, until the next view. */
@@ -126,13 +122,64 @@ bool process_is_over(struct process_room *p, node_id node, uint64_t incarnation)
 	return place && place->answered && incarnation < place->since;
 }
 
+/* -- What was there -- */
+
+/* One that is coming home, or about to stand there, is judged when that is decided. */
+static bool is_lost(struct process_room *p, const struct process_entry *e)
+{
+	return e->record.state == PROCESS_AWAY && !e->record.moving &&
+	       process_is_over(p, e->record.place, e->place_incarnation);
+}
+
+static void on_sought(void *owner, const struct process_sought *sought, size_t n)
+{
+	struct process_room *p = owner;
+
+	p->seeking = false;
+	for (size_t i = 0; i < n; i++) {
+		const struct process_entry *e = process_table_find(p->table, sought[i].pid);
+
+		if (!sought[i].found && e && e->record.generation == sought[i].generation &&
+		    is_lost(p, e))
+			end_there(p, &e->record);
+	}
+	/* Who was found is not yet where it is, for us; others were lost meanwhile. */
+	(void)env_arm(p->env, &p->look_lost, again_after);
+}
+
+static void look_lost(struct process_room *p)
+{
+	_cleanup_free_ struct process_sought *lost = NULL;
+	const struct process_entry *e;
+	size_t cursor = 0, n = 0;
+
+	if (!p->viewed || p->seeking)
+		return;
+	while ((e = process_table_next(p->table, &cursor))) {
+		if (!is_lost(p, e))
+			continue;
+		if (!lost)
+			lost = calloc(process_table_n(p->table), sizeof(*lost));
+		if (!lost)
+			break;
+		lost[n++] = (struct process_sought){.pid = e->record.pid,
+						    .generation = e->record.generation};
+	}
+	/* Without memory it is left to the next look. */
+	p->seeking = n && process_seek(p, lost, n, on_sought, p) == 0;
+}
+
+static void on_look_lost(struct env_timer *t)
+{
+	look_lost(container_of(t, struct process_room, look_lost));
+}
+
 void place_settled(struct process_room *p, pid_t pid)
 {
 	const struct process_entry *e = process_table_find(p->table, pid);
 
-	if (p->viewed && e && e->record.state == PROCESS_AWAY &&
-	    process_is_over(p, e->record.place, e->place_incarnation))
-		end_there(p, &e->record);
+	if (e && is_lost(p, e))
+		look_lost(p);
 }
 
 static void forget_lost(struct process_room *p)
@@ -149,18 +196,12 @@ static void forget_lost(struct process_room *p)
 
 void place_on_view(struct process_room *p)
 {
-	const struct process_entry *e;
-	size_t cursor = 0;
-
 	p->viewed |= membership_lease_held(p->membership);
 	place_note(p, p->viewed);
 	if (!p->viewed)
 		return;
 	forget_lost(p);
-	while ((e = process_table_next(p->table, &cursor)))
-		if (e->record.state == PROCESS_AWAY &&
-		    process_is_over(p, e->record.place, e->place_incarnation))
-			end_there(p, &e->record);
+	look_lost(p);
 }
 
 /* -- Being asked -- */
@@ -186,6 +227,7 @@ int place_start(struct process_room *p, bool table_is_fresh)
 	bool fresh;
 	int r = space_state(p->space, "process/since", sizeof(*p->since), &mapped, &fresh);
 
+	p->look_lost.cb = on_look_lost;
 	if (r != 0)
 		return err_fold(r);
 	p->since = mapped;
@@ -199,6 +241,7 @@ void place_fini(struct process_room *p)
 {
 	struct place *place, *next;
 
+	env_disarm(p->env, &p->look_lost);
 	HASH_ITER (hh, p->places, place, next) {
 		HASH_DEL(p->places, place);
 		wire_cancel(&place->call);

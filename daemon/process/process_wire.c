@@ -368,8 +368,8 @@ int wire_release(struct rpc *rpc, struct wire_call *c, node_id node,
 	return call(rpc, c, node, PROCESS_RELEASE, &q, long_timeout);
 }
 
-int wire_claim(struct rpc *rpc, struct wire_call *c, node_id node,
-	       const struct wire_claim *claims, size_t n)
+static int call_with_claims(struct rpc *rpc, struct wire_call *c, node_id node,
+			    uint16_t method, const struct wire_claim *claims, size_t n)
 {
 	Ssi__Process__ClaimRequest q = SSI__PROCESS__CLAIM_REQUEST__INIT;
 	_cleanup_free_ int32_t *pids = calloc(n + 1, sizeof(*pids));
@@ -387,7 +387,19 @@ int wire_claim(struct rpc *rpc, struct wire_call *c, node_id node,
 	q.generations = generations;
 	q.homes = homes;
 	q.n_pids = q.n_generations = q.n_homes = n;
-	return call(rpc, c, node, PROCESS_CLAIM, &q, call_timeout);
+	return call(rpc, c, node, method, &q, call_timeout);
+}
+
+int wire_claim(struct rpc *rpc, struct wire_call *c, node_id node,
+	       const struct wire_claim *claims, size_t n)
+{
+	return call_with_claims(rpc, c, node, PROCESS_CLAIM, claims, n);
+}
+
+int wire_seek(struct rpc *rpc, struct wire_call *c, node_id node,
+	      const struct wire_claim *sought, size_t n)
+{
+	return call_with_claims(rpc, c, node, PROCESS_SEEK, sought, n);
 }
 
 /* -- Handlers: validate, convert, hand on -- */
@@ -544,21 +556,38 @@ RPC_HANDLER(on_release, struct process_room, Ssi__Process__ReleaseRequest)
 		release_on_call(self, call, members, req->n_members, req->place);
 }
 
-RPC_HANDLER(on_claim, struct process_room, Ssi__Process__ClaimRequest)
+/* malloc()ed; NULL: the call is answered. */
+static struct wire_claim *claims_of(struct rpc_call *call,
+				    const Ssi__Process__ClaimRequest *req)
 {
-	_cleanup_free_ struct wire_claim *claims = NULL;
 	size_t n = req->n_pids;
+	struct wire_claim *claims = NULL;
 
-	claims = calloc(n + 1, sizeof(*claims));
-	if (!claims || n > WIRE_CLAIMS_MAX || req->n_generations != n || req->n_homes != n) {
+	if (n <= WIRE_CLAIMS_MAX && req->n_generations == n && req->n_homes == n)
+		claims = calloc(n + 1, sizeof(*claims));
+	if (!claims)
 		rpc_fail(call, RPC_USAGE, "not a list of processes");
-		return;
-	}
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; claims && i < n; i++)
 		claims[i] = (struct wire_claim){.pid = req->pids[i],
 						.generation = req->generations[i],
 						.home = req->homes[i]};
-	claim_on_call(self, call, claims, n);
+	return claims;
+}
+
+RPC_HANDLER(on_claim, struct process_room, Ssi__Process__ClaimRequest)
+{
+	_cleanup_free_ struct wire_claim *claims = claims_of(call, req);
+
+	if (claims)
+		claim_on_call(self, call, claims, req->n_pids);
+}
+
+RPC_HANDLER(on_seek, struct process_room, Ssi__Process__ClaimRequest)
+{
+	_cleanup_free_ struct wire_claim *sought = claims_of(call, req);
+
+	if (sought)
+		seek_on_call(self, call, sought, req->n_pids);
 }
 
 const struct rpc_method process_methods[] = {
@@ -582,6 +611,8 @@ const struct rpc_method process_methods[] = {
 	RPC_METHOD(PROCESS_SINCE, on_since, ssi__process__empty__descriptor,
 		   ssi__process__since_reply__descriptor),
 	RPC_METHOD(PROCESS_CLAIM, on_claim, ssi__process__claim_request__descriptor,
+		   ssi__process__claim_reply__descriptor),
+	RPC_METHOD(PROCESS_SEEK, on_seek, ssi__process__claim_request__descriptor,
 		   ssi__process__claim_reply__descriptor),
 	{0},
 };

@@ -17,6 +17,7 @@ enum process_method {
 	PROCESS_RELEASE = RPC_ROOM_PROCESS << 8 | 8,
 	PROCESS_SINCE = RPC_ROOM_PROCESS << 8 | 9,
 	PROCESS_CLAIM = RPC_ROOM_PROCESS << 8 | 10,
+	PROCESS_SEEK = RPC_ROOM_PROCESS << 8 | 11,
 };
 
 extern const struct rpc_method process_methods[];
@@ -54,13 +55,13 @@ struct wire_change {
 	int code, status;
 };
 
-enum { WIRE_CLAIMS_MAX = 16384 }; /* in one call */
+enum { WIRE_CLAIMS_MAX = 16384 }; /* in one call; as many as there are records */
 
 struct wire_claim {
 	pid_t pid;
 	uint32_t generation;
 	uint64_t home; /* of a request: incarnation in which its home knew of it, 0: none */
-	node_id place; /* of a reply: where it lives, NODE_NONE: nowhere */
+	node_id place; /* of a reply: where it lives, NODE_NONE: nowhere (yet) */
 };
 
 /* What a reply says; which fields depends on the method. */
@@ -102,6 +103,8 @@ int wire_release(struct rpc *rpc, struct wire_call *c, node_id node,
 		 const struct process_member *members, size_t n, node_id place);
 int wire_claim(struct rpc *rpc, struct wire_call *c, node_id node,
 	       const struct wire_claim *claims, size_t n);
+int wire_seek(struct rpc *rpc, struct wire_call *c, node_id node,
+	      const struct wire_claim *sought, size_t n);
 void wire_cancel(struct wire_call *c);
 
 /* Answers of the handlers, which are in process_internal.h. */

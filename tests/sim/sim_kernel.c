@@ -76,8 +76,7 @@ void sim_soul_leaves(struct sim_process *p, enum sim_end end)
 	if (end == SIM_GIVEN_UP && soul->may_die)
 		end = SIM_SIGNALLED;
 	world_check(sim_kernel->w,
-		    end != SIM_GIVEN_UP || soul->was_lost || soul->went_back ||
-			    sim_kernel->was_untold(sim_kernel->owner, soul),
+		    end != SIM_GIVEN_UP || soul->was_lost || soul->went_back,
 		    "the last copy of process %d is killed on machine %u", soul->pid,
 		    p->machine->slot);
 	soul->end = end;

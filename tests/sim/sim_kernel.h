@@ -122,9 +122,6 @@ struct sim_kernel {
 	struct world *w;
 	struct sim_machine machines[SIM_MACHINES + 1];
 	LIST_HEAD(, sim_soul) souls;
-	/* Its home gave up a place that it had left, of which it could not tell. */
-	bool (*was_untold)(void *owner, const struct sim_soul *soul);
-	void *owner;
 	int root_fd; /* with a file for each program of ours */
 	bool calm;   /* criu does not fail */
 };

@@ -556,24 +556,6 @@ static void signal_shadow(struct sim *s)
 	(void)sim_signal(p->machine, p->pid, signal, NULL, false);
 }
 
-/*
- * Its home ended it by where it had been before, which is lost, when nobody could have told that it
- * had moved on; that is known by then, and so it is killed where it is.
- */
-static bool was_untold(void *owner, const struct sim_soul *soul)
-{
-	struct sim *s = owner;
-	const struct machine *home = &s->machines[soul->home], *place;
-	struct process_record record;
-
-	if (!home->process || process_record(home->process, soul->pid, &record) != 0 ||
-	    record.state != PROCESS_ENDED || record.place == home->id)
-		return false;
-	place = machine_of(s, record.place);
-	return place && (s->kernel.machines[place->slot].n_cuts ||
-			 s->kernel.machines[place->slot].n_outs);
-}
-
 static void on_waited(void *owner, enum rpc_status status, const char *text, int code,
 		      int exit_status)
 {
@@ -584,11 +566,11 @@ static void on_waited(void *owner, enum rpc_status status, const char *text, int
 	if (status != RPC_OK)
 		return;
 	world_check(a->from->sim->w, soul->end != SIM_LIVES || soul->was_lost || soul->may_die ||
-			    soul->went_back || was_untold(a->from->sim, soul),
+			    soul->went_back,
 		    "process %d is said to have ended", soul->pid);
 	world_check(a->from->sim->w,
 		    (code == CLD_KILLED && exit_status == SIGKILL) || soul->was_lost ||
-			    soul->may_die || soul->went_back || was_untold(a->from->sim, soul) ||
+			    soul->may_die || soul->went_back ||
 			    (code == soul->code && exit_status == soul->status),
 		    "process %d is said to have ended by %d %d, and did by %d %d", soul->pid,
 		    code, exit_status, soul->code, soul->status);
@@ -877,8 +859,6 @@ static uint64_t run(uint64_t seed, bool verbose, int root_fd)
 	s->w = world_new(seed, N_MACHINES, &rooms, s);
 	sim_kernel_init(&s->kernel, s->w);
 	s->kernel.root_fd = root_fd;
-	s->kernel.was_untold = was_untold;
-	s->kernel.owner = s;
 	world_set_verbose(s->w, verbose);
 	for (unsigned i = 1; i <= N_MACHINES; i++) {
 		s->machines[i] = (struct machine){ .sim = s, .slot = i, .id = i == 1 };
