@@ -199,6 +199,7 @@ static bool target_excluded(const struct migration_source *s)
 static void given_up(struct migration_source *s)
 {
 	if (s->sm.state == SOURCE_UNDOING) {
+		process_stay(s->room->n.process, s->members, s->n_members);
 		s->aborting = s->asked = s->may_be_ready = false;
 		return source_undo(s);
 	}

@@ -244,6 +244,14 @@ int process_depart_work(struct process_departure *d); /* on a worker */
 void process_depart_end(struct process_departure *d); /* on the loop; frees */
 
 /*
+ * The move of @members was given up since a view has its target out, where they may have run
+ * unheard: what goes on here is the newer from now on, wherever both are asked for.  Before the
+ * thaw.
+ */
+void process_stay(struct process_room *p, const struct process_member *members,
+		  size_t n_members);
+
+/*
  * Both ways for one that starts a program, in execve(), and runs it on another node.
  *
  * Out: @m waits in @exec; in its memory there are a NUL byte at @empty and its arguments at

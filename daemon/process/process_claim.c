@@ -316,6 +316,7 @@ static bool may_go_on(struct process_room *p, node_id peer, struct wire_claim *w
 {
 	const struct process_entry *e = process_table_find(p->table, w->pid);
 	const struct process_record *d = e ? &e->record : NULL;
+	uint32_t ours = d ? d->generation : 0;
 	node_id to = signal_held_for(p, w->pid);
 	bool is_ours = membership_home(p->membership, w->pid) == room_self(p);
 	struct proc_stat s;
@@ -325,14 +326,20 @@ static bool may_go_on(struct process_room *p, node_id peer, struct wire_claim *w
 	if (to == peer)
 		return true;
 	/* Or has left, and moved on from where it went, which we have not heard yet. */
-	if (to != NODE_NONE && d && w->generation > d->generation + 1)
+	if (to != NODE_NONE && d && w->generation > ours + 1)
 		return true;
 	if ((d && (d->state == PROCESS_HERE || d->state == PROCESS_GUEST) && !d->moving) ||
 	    (!d && is_ours && room_real(p, w->pid, &s) == 0)) {
+		/* We were fenced as well, and ours is the one to go. */
+		if ((p->claim || space_is_frozen(p->space)) && w->generation > ours)
+			return true;
 		w->place = room_self(p);
-		w->generation = d ? d->generation : 0;
+		w->generation = ours;
 		return false;
 	}
+	/* It went on here when the move was given up, and ended; its home is not told yet. */
+	if (d && d->state == PROCESS_ENDED && !is_ours && ours >= w->generation)
+		return false;
 	if (!is_ours) /* what has no record here is a copy that is not ready */
 		return true;
 	/* Nothing is known of it: it was given up long ago, when @peer was lost, or we
@@ -341,9 +348,9 @@ static bool may_go_on(struct process_room *p, node_id peer, struct wire_claim *w
 		return w->home < *p->since;
 	/* A move that came to @peer last may not have been told. */
 	if (d->state == PROCESS_AWAY && d->place != peer && !d->moving &&
-	    d->generation >= w->generation) {
+	    ours >= w->generation) {
 		w->place = d->place;
-		w->generation = d->generation;
+		w->generation = ours;
 		return false;
 	}
 	return d->state != PROCESS_ENDED;

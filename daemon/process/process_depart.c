@@ -192,6 +192,37 @@ void process_depart_pending(struct process_departure *d,
 	d->pending = owned_pending;
 }
 
+/* More moves than there can be from one that was lost until a view has it out. */
+enum { SURPASSED = 1000 };
+
+static void stay(struct process_room *p, const struct process_member *m)
+{
+	const struct process_entry *found = process_table_find(p->table, m->pid);
+	struct process_entry e = {0};
+
+	if (found)
+		e = *found;
+	else if (process_record(p, m->pid, &e.record) != 0)
+		return; /* it has ended, frozen as it was */
+	if (e.record.state != PROCESS_HERE && e.record.state != PROCESS_GUEST)
+		return;
+	e.record.moving = false;
+	e.record.generation = m->generation + SURPASSED;
+	if (room_put(p, &e) < 0)
+		log_warning("no record for process %d PID=%d", m->pid, m->pid);
+	else if (!found)
+		(void)guest_watch(p, m->pid);
+	if (e.record.state == PROCESS_GUEST)
+		change_say_placed(p, &e.record);
+}
+
+void process_stay(struct process_room *p, const struct process_member *members,
+		  size_t n_members)
+{
+	for (size_t i = 0; i < n_members; i++)
+		stay(p, &members[i]);
+}
+
 /* -- On a worker -- */
 
 static int call3(struct inject *i, long nr, long a, long b, long c, long d, long *ret)

@@ -15,7 +15,7 @@ static enum rpc_status answer;
 
 static enum rpc_status from_remote(uint16_t method, const ProtobufCMessage *request)
 {
-	return method == PROCESS_CLAIM ? answer : RPC_DOWN;
+	return method == PROCESS_CLAIM || method == PROCESS_SEEK ? answer : RPC_DOWN;
 }
 
 static int setup(void **state)
@@ -253,12 +253,120 @@ static void the_source_leaves_it_to_the_target_until_it_has_heard(void **state)
 	process_unhold(room, r.pid);
 }
 
+/* Each would say to the other that it lives here, and nobody would have it. */
+static void of_two_that_are_fenced_the_newer_goes_on(void **state)
+{
+	answer = RPC_TIMEOUT;
+	assert_int_equal(process_claim(room, on_claimed, NULL), 0);
+	ask_for(r.pid, 1);
+	assert_int_equal(n_refused, 0);
+	ask_for(r.pid, 0);
+	assert_int_equal(n_refused, 1);
+	process_claim_cancel(room);
+}
+
+static void what_went_on_after_its_target_was_lost_is_the_newer(void **state)
+{
+	struct process_member m = {.pid = r.pid, .generation = 5};
+	struct process_record d;
+
+	process_stay(room, &m, 1);
+	assert_int_equal(process_record(room, r.pid, &d), 0);
+	assert_int_equal(d.state, PROCESS_HERE);
+	assert_true(d.generation > 5);
+	answer = RPC_TIMEOUT;
+	assert_int_equal(process_claim(room, on_claimed, NULL), 0);
+	ask_for(r.pid, 5);
+	assert_int_equal(n_refused, 1);
+	process_claim_cancel(room);
+}
+
+static void what_went_on_here_as_the_newer_and_ended_does_not_go_on_there(void **state)
+{
+	struct process_entry e = {.record = {.pid = 3000010,
+					     .app = 3000010,
+					     .home = THERE,
+					     .place = HERE,
+					     .generation = 1005,
+					     .state = PROCESS_ENDED}};
+
+	assert_int_equal(room_put(room, &e), 0);
+	ask_for(3000010, 5);
+	assert_int_equal(n_refused, 1);
+	ask_for(3000010, 1006);
+	assert_int_equal(n_refused, 0);
+	process_table_remove(room->table, 3000010);
+}
+
+static void an_end_is_not_heard_before_it_is_known_which_copy_is_the_newer(void **state)
+{
+	Ssi__Process__ChangedRequest q = SSI__PROCESS__CHANGED_REQUEST__INIT;
+
+	answer = RPC_TIMEOUT;
+	assert_int_equal(process_claim(room, on_claimed, NULL), 0);
+	q.pid = r.pid;
+	q.generation = 1005;
+	q.what = SSI__PROCESS__CHANGED_REQUEST__WHAT__ENDED;
+	assert_int_equal(from_there(PROCESS_CHANGED, &q.base), RPC_DOWN);
+	process_claim_cancel(room);
+}
+
+/* Who gives up what was on a node that is no more. */
+
+static void what_another_node_has_is_not_given_up_with_its_place(void **state)
+{
+	struct process_record d;
+
+	they_are_at(2000010, 3, 4, PROCESS_AWAY); /* which is in no view */
+	they_have(2000010, 5, THERE);
+	process_on_view(room);
+	turn_for(700 * NSEC_PER_MSEC);
+	assert_int_equal(process_record(room, 2000010, &d), 0);
+	assert_int_equal(d.state, PROCESS_AWAY);
+	/* Nor while one does not say. */
+	answer = RPC_TIMEOUT;
+	theirs.n_pids = theirs.n_generations = theirs.n_places = 0;
+	turn_for(700 * NSEC_PER_MSEC);
+	assert_int_equal(process_record(room, 2000010, &d), 0);
+	assert_int_equal(d.state, PROCESS_AWAY);
+	answer = RPC_OK;
+	wait_until(process_record(room, 2000010, &d) == 0 && d.state == PROCESS_ENDED);
+	assert_int_equal(d.status, SIGKILL);
+	process_table_remove(room->table, 2000010);
+}
+
+static void seek(pid_t pid)
+{
+	Ssi__Process__ClaimRequest q = SSI__PROCESS__CLAIM_REQUEST__INIT;
+	uint64_t home = 0;
+	uint32_t generation = 0;
+
+	q.pids = &pid;
+	q.generations = &generation;
+	q.homes = &home;
+	q.n_pids = q.n_generations = q.n_homes = 1;
+	on_reply = on_claim_reply;
+	assert_int_equal(from_there(PROCESS_SEEK, &q.base), RPC_OK);
+	on_reply = NULL;
+}
+
+static void who_is_sought_is_found_here_and_its_shadow_is_not(void **state)
+{
+	seek(r.pid);
+	assert_int_equal(n_refused, 1);
+	they_are_at(2000010, THERE, 4, PROCESS_AWAY);
+	seek(2000010);
+	assert_int_equal(n_refused, 0);
+	process_table_remove(room->table, 2000010);
+}
+
 static void who_knows_an_older_view_does_not_say(void **state)
 {
 	Ssi__Process__ClaimRequest q = SSI__PROCESS__CLAIM_REQUEST__INIT;
 
 	there_ahead = true;
 	assert_int_equal(from_there(PROCESS_CLAIM, &q.base), RPC_DOWN);
+	assert_int_equal(from_there(PROCESS_SEEK, &q.base), RPC_DOWN);
 	there_ahead = false;
 }
 
@@ -285,6 +393,12 @@ static int tests(void)
 		TEST(a_home_that_has_begun_anew_gives_nothing_up),
 		TEST(a_move_that_the_home_was_not_told_of_is_not_given_up),
 		TEST(the_source_leaves_it_to_the_target_until_it_has_heard),
+		TEST(of_two_that_are_fenced_the_newer_goes_on),
+		TEST(what_went_on_after_its_target_was_lost_is_the_newer),
+		TEST(what_went_on_here_as_the_newer_and_ended_does_not_go_on_there),
+		TEST(an_end_is_not_heard_before_it_is_known_which_copy_is_the_newer),
+		TEST(what_another_node_has_is_not_given_up_with_its_place),
+		TEST(who_is_sought_is_found_here_and_its_shadow_is_not),
 		TEST(who_knows_an_older_view_does_not_say),
 		TEST(what_is_no_concern_of_this_node_goes_on),
 	};
