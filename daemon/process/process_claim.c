@@ -28,6 +28,7 @@
 static const nsec_t again_after = 300 * NSEC_PER_MSEC;
 static const nsec_t look_after = 10 * NSEC_PER_MSEC;
 static const nsec_t die_within = 5 * NSEC_PER_SEC;
+enum { ROUNDS = 2 };
 
 struct claim_ask {
 	struct claim *claim;
@@ -53,6 +54,7 @@ struct claim {
 	struct gone *gone;
 	size_t n_gone, n_killed;
 	LIST_HEAD(, claim_ask) asks;
+	unsigned n_rounds;
 	struct env_timer look;
 	nsec_t deadline;
 };
@@ -185,6 +187,7 @@ static void on_look(struct env_timer *t)
 /* -- Asking -- */
 
 static void ask(struct claim_ask *a);
+static int ask_all(struct claim *c);
 
 static void end_ask(struct claim_ask *a)
 {
@@ -192,6 +195,9 @@ static void end_ask(struct claim_ask *a)
 
 	free_ask(a);
 	if (!LIST_EMPTY(&c->asks))
+		return;
+	/* What lives may have moved meanwhile, from who was asked late to who was asked early. */
+	if (c->n_rounds < ROUNDS && ask_all(c) == 0 && !LIST_EMPTY(&c->asks))
 		return;
 	c->deadline = env_now(c->room->env) + die_within;
 	look(c);
@@ -277,15 +283,25 @@ static int find_own(struct claim *c)
 	return 0;
 }
 
-static int begin(struct claim *c)
+static int ask_all(struct claim *c)
 {
 	const struct membership_view *view = membership_view(c->room->membership);
-	int r = find_own(c);
+	int r = 0;
 
+	c->n_rounds++;
 	for (size_t i = 0; r == 0 && i < view->n_nodes; i++)
 		if (view->nodes[i].id != room_self(c->room) && !view->nodes[i].witness &&
 		    room_up(c->room, view->nodes[i].id))
 			r = add_ask(c, view->nodes[i].id);
+	return r;
+}
+
+static int begin(struct claim *c)
+{
+	int r = find_own(c);
+
+	if (r == 0)
+		r = ask_all(c);
 	/* Alone: nobody can have anything. */
 	if (r == 0 && LIST_EMPTY(&c->asks))
 		r = env_arm(c->room->env, &c->look, 0);
