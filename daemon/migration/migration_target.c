@@ -747,18 +747,13 @@ static int adopt_tree(struct migration_room *m, const struct migration_entry *e,
 void migration_target_adopt(struct migration_room *m, const struct migration_entry *e)
 {
 	struct migration_entry recorded = *e;
-	struct process_record record;
 	struct inventory *i = NULL;
-	int r;
+	int r = inventory_take(&i, m->n.space, e->root);
 
 	recorded.recorded = true;
-	if (process_record(m->n.process, e->root, &record) == 0)
-		r = inventory_take(&i, m->n.space, e->root);
-	else
-		r = -ESRCH; /* ended, or gone on */
 	if (r == 0)
 		r = adopt_tree(m, e, i);
-	if (r < 0 && r != -ESRCH)
+	if (r < 0 && r != -ESRCH) /* that has ended */
 		log_error("process %d: arrived, has no record here: %s", e->root,
 			  strerror(-r));
 	inventory_free(i);

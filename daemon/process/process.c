@@ -275,10 +275,12 @@ int process_record(struct process_room *p, pid_t pid, struct process_record *ret
 			d.name = e->record.name;
 			d.bound = e->record.bound;
 		}
-		d.state = d.home == d.place || d.home == NODE_NONE ? PROCESS_HERE
-								   : PROCESS_GUEST;
 		if (d.home == NODE_NONE)
 			d.home = d.place;
+		/* Guests have a record, and this is half-made or not committed yet. */
+		if (d.home != d.place)
+			return PROCESS_E_ABSENT;
+		d.state = PROCESS_HERE;
 		if (proc_status_read(space_proc_fd(p->space), pid, &d.uid, NULL) < 0)
 			return PROCESS_E_ABSENT;
 	}

@@ -423,13 +423,14 @@ void signal_on_call(struct process_room *p, struct rpc_call *call,
 		    const struct wire_signal *s)
 {
 	struct process_caller caller = {.uid = s->sender_uid};
+	struct process_record d;
 	struct proc_stat stat;
 	struct hold *h;
 	uid_t uid;
 
 	if (stale(p, call, s))
 		return;
-	if (room_real(p, s->pid, &stat) != 0 ||
+	if (room_real(p, s->pid, &stat) != 0 || process_record(p, s->pid, &d) != 0 ||
 	    proc_status_read(space_proc_fd(p->space), s->pid, &uid, NULL) < 0) {
 		rpc_fail(call, RPC_NOT_FOUND, "no process %d", s->pid);
 		return;
