@@ -193,8 +193,8 @@ static bool target_excluded(const struct migration_source *s)
 }
 
 /*
- * A view has the target out; but before that the copy may have run there, and have moved on
- * to a node that is up: then that one has it.
+ * A view has the target out, or it began anew; but before that the copy may have run there, and
+ * have moved on to a node that is up: then that one has it.
  */
 static void given_up(struct migration_source *s)
 {
@@ -239,12 +239,13 @@ static void on_aborted(void *owner, const struct rpc_result *result)
 		s->outcome = (struct migration_outcome){.status = RPC_OK};
 		return source_committed(s);
 	}
-	if (result->status != RPC_OK && !target_excluded(s)) {
+	if (result->status == RPC_NOT_FOUND ||
+	    (result->status != RPC_OK && target_excluded(s)))
+		return settle_without_target(s);
+	if (result->status != RPC_OK) {
 		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
 		return;
 	}
-	if (result->status != RPC_OK)
-		return settle_without_target(s);
 	s->aborting = s->asked = s->may_be_ready = false;
 	source_undo(s);
 }
@@ -254,6 +255,7 @@ static void abort_surely(struct migration_source *s)
 	Ssi__Migration__AbortRequest q = SSI__MIGRATION__ABORT_REQUEST__INIT;
 
 	q.id = s->id;
+	q.incarnation = s->target_incarnation;
 	s->aborting = true;
 	if (rpc_call(s->room->n.rpc, s->target, MIGRATION_ABORT, &q.base, RPC_NO_BULK,
 		     3 * NSEC_PER_SEC, on_aborted, s, NULL) != 0)
@@ -312,7 +314,7 @@ static void on_queried(void *owner, const struct rpc_result *result)
 			s, RPC_FAILED,
 			"process %d cannot move: %s lost the copy before it ran",
 			s->root, source_target_name(s));
-	if (target_excluded(s))
+	if (result->status == RPC_NOT_FOUND || target_excluded(s))
 		return settle_without_target(s);
 	/* It stands ready: our COMMIT did not come through, and may come twice. */
 	if (result->status == RPC_OK)
@@ -343,6 +345,7 @@ void source_query(struct migration_source *s)
 	struct rpc_result down = {.status = RPC_DOWN, .text = ""};
 
 	q.id = s->id;
+	q.incarnation = s->target_incarnation;
 	if (rpc_call(s->room->n.rpc, s->target, MIGRATION_QUERY, &q.base, RPC_NO_BULK,
 		     3 * NSEC_PER_SEC, on_queried, s, NULL) != 0)
 		on_queried(s, &down);

@@ -669,12 +669,26 @@ void migration_target_on_commit(struct migration_room *m, struct rpc_call *call,
 	rpc_reply(call, &reply.base, RPC_NO_BULK);
 }
 
+/* False: answered.  Our space may have begun anew since, and the copy have run in the one before. */
+static bool knows_of(struct migration_room *m, struct rpc_call *call, uint64_t incarnation)
+{
+	uint64_t since = process_since(m->n.process);
+
+	if (!since)
+		rpc_fail(call, RPC_DOWN, "that node does not know yet when it began");
+	else if (since > incarnation)
+		rpc_fail(call, RPC_NOT_FOUND, "that node began anew");
+	return since && since <= incarnation;
+}
+
 void migration_target_on_abort(struct migration_room *m, struct rpc_call *call,
 			       const Ssi__Migration__AbortRequest *q)
 {
 	struct migration_target *t = find(m, q->id, rpc_call_peer(call));
 	Ssi__Envelope__Empty reply = SSI__ENVELOPE__EMPTY__INIT;
 
+	if (q->incarnation && !knows_of(m, call, q->incarnation))
+		return;
 	if (migration_journal_step(m->journal, q->id, MIGRATION_TARGET) ==
 	    MIGRATION_STEP_COMMITTED)
 		return rpc_fail(call, RPC_CONFLICT, "it runs there already");
@@ -701,6 +715,8 @@ void migration_target_on_query(struct migration_room *m, struct rpc_call *call,
 	Ssi__Migration__QueryReply reply = SSI__MIGRATION__QUERY_REPLY__INIT;
 	bool lost = t && lacks_memory(t);
 
+	if (!knows_of(m, call, q->incarnation))
+		return;
 	if (migration_journal_step(m->journal, q->id, MIGRATION_TARGET) ==
 	    MIGRATION_STEP_COMMITTED)
 		reply.state = SSI__MIGRATION__QUERY_REPLY__STATE__COMMITTED;

@@ -129,6 +129,8 @@ void process_on_sigchld(struct process_room *p);
 /* The owner of membership passes this on: calls to nodes that are gone are settled. */
 void process_on_view(struct process_room *p);
 
+/* The incarnation in which the space of this node began; 0: not known yet. */
+uint64_t process_since(struct process_room *p);
 /* Is what ran on @node in @incarnation known to have ended with it?  Asks the node when only it
  * can know: false meanwhile. */
 bool process_is_over(struct process_room *p, node_id node, uint64_t incarnation);

@@ -380,8 +380,7 @@ void claim_on_call(struct process_room *p, struct rpc_call *call, struct wire_cl
 	/* What a view that comes here yet gives up is no more @peer's. */
 	if (rpc_call_is_ahead(call))
 		return rpc_fail(call, RPC_DOWN, "an older view is known there");
-	place_note(p, membership_lease_held(p->membership));
-	if (!*p->since)
+	if (!process_since(p))
 		return rpc_fail(call, RPC_DOWN, "that node does not know yet when it began");
 	for (size_t i = 0; i < n; i++) {
 		struct wire_claim w = claims[i];

@@ -212,10 +212,15 @@ void place_note(struct process_room *p, bool is_known)
 		*p->since = place_incarnation(p, room_self(p));
 }
 
-void place_on_call(struct process_room *p, struct rpc_call *call)
+uint64_t process_since(struct process_room *p)
 {
 	place_note(p, membership_lease_held(p->membership));
-	if (*p->since)
+	return *p->since;
+}
+
+void place_on_call(struct process_room *p, struct rpc_call *call)
+{
+	if (process_since(p))
 		wire_reply_since(call, *p->since);
 	else
 		rpc_fail(call, RPC_DOWN, "that node does not know yet");
