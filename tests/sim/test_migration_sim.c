@@ -327,6 +327,15 @@ static void check(void *owner)
 
 /* Joining, one machine at a time, before anything goes wrong. */
 
+/* NULL: nobody. */
+static struct membership *leading(struct sim *s)
+{
+	for (unsigned i = 1; i <= N_MACHINES; i++)
+		if (s->machines[i].membership && membership_leads(s->machines[i].membership))
+			return s->machines[i].membership;
+	return NULL;
+}
+
 static void on_join_reply(void *owner, const uint8_t *data, size_t len)
 {
 	struct sim *s = owner;
@@ -337,6 +346,8 @@ static void on_join_reply(void *owner, const uint8_t *data, size_t len)
 	world_check(s->w,
 		    !membership_join_reply_unpack((struct iovec){ (void *)data, len }, &reply),
 		    "not a join reply");
+	if (reply.status == JOIN_TRY_AGAIN) /* another leads by now */
+		return;
 	world_check(s->w, reply.status == JOIN_ADMITTED, "refused: %s", reply.text);
 	m->id = reply.id;
 	world_set_id(s->w, m->slot, m->id);
@@ -352,7 +363,7 @@ static void on_token(void *owner, int result, const char *text)
 	_cleanup_free_ uint8_t *data = NULL;
 	size_t len;
 
-	if (result) {
+	if (result || !leading(s)) {
 		s->joining = 0;
 		return;
 	}
@@ -361,7 +372,7 @@ static void on_token(void *owner, int result, const char *text)
 	strcpy(q.name, m->name);
 	strcpy(q.address, world_address(s->w, m->slot));
 	world_check(s->w, !membership_join_request_pack(&q, &data, &len), "no memory");
-	membership_on_join(s->machines[1].membership, data, len, on_join_reply, s);
+	membership_on_join(leading(s), data, len, on_join_reply, s);
 }
 
 static void on_joining(void *arg)
@@ -374,8 +385,8 @@ static void on_joining(void *arg)
 			s->joining = i;
 	if (!s->joining)
 		return;
-	if (!busy && membership_new_token(s->machines[1].membership, NSEC_PER_SEC * 60, on_token,
-					  s))
+	if (!busy && (!leading(s) || membership_new_token(leading(s), NSEC_PER_SEC * 60, on_token,
+							  s)))
 		s->joining = 0;
 	(void)world_at(s->w, NSEC_PER_SEC, on_joining, s);
 }
