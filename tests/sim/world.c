@@ -8,6 +8,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 static struct world_machine *machine(const struct world *w, unsigned slot)
 {
@@ -54,7 +56,8 @@ void world_note(struct world *w, unsigned slot, const char *format, ...)
 {
 	char *line = w->last[w->n_last++ % WORLD_LAST];
 	size_t size = sizeof(w->last[0]);
-	int n = snprintf(line, size, "%12.6f  %2u  ", (double)w->now / 1e9, slot);
+	int n = snprintf(line, size, "%5u.%06u  %2u  ", (unsigned)(w->now / NSEC_PER_SEC),
+			 (unsigned)(w->now / NSEC_PER_USEC % 1000000), slot);
 	va_list ap;
 
 	va_start(ap, format);
@@ -305,13 +308,16 @@ static void fire_watch(struct world *w, struct world_event *e)
 		watch->fd->cb(watch->fd, events);
 }
 
-/* Descriptors are true ones, and only this process changes what they are ready for: one look at
- * all of them. */
+/* Descriptors are true ones, and only this process changes what they are ready for: after most
+ * steps none is, which epoll says at once, and after the others all are looked at in order. */
 static void look_at_descriptors(struct world *w)
 {
 	struct world_watch *watch;
+	struct epoll_event any;
 	size_t n = 0;
 
+	if (epoll_wait(w->epoll_fd, &any, 1, 0) <= 0)
+		return;
 	LIST_FOREACH(watch, &w->watches, in) {
 		if (n == w->n_polled) {
 			w->n_polled = n ? 2 * n : 64;
@@ -342,6 +348,7 @@ static void env_op_unwatch(void *impl, struct env_fd *fd)
 		return;
 	if (watch->event)
 		world_unschedule(m->w, watch->event);
+	(void)epoll_ctl(m->w->epoll_fd, EPOLL_CTL_DEL, fd->fd, NULL);
 	LIST_REMOVE(watch, in);
 	free(watch);
 }
@@ -350,7 +357,10 @@ static int env_op_watch(void *impl, struct env_fd *fd, unsigned events)
 {
 	struct world_machine *m = impl;
 	struct world_watch *watch = fd->impl;
+	struct epoll_event of = { .events = (events & ENV_READ ? EPOLLIN : 0) |
+					    (events & ENV_WRITE ? EPOLLOUT : 0) };
 
+	assert(!epoll_ctl(m->w->epoll_fd, watch ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd->fd, &of));
 	if (!watch) {
 		watch = calloc(1, sizeof(*watch));
 		assert(watch);
@@ -430,6 +440,8 @@ struct world *world_new(uint64_t seed, unsigned n_machines, const struct world_r
 	size_t n = n_machines + 1;
 
 	assert(w && n_machines <= WORLD_MAX);
+	w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	assert(w->epoll_fd >= 0);
 	w->cut = calloc(n * n, sizeof(*w->cut));
 	w->machines = calloc(n, sizeof(*w->machines));
 	assert(w->cut && w->machines);
@@ -519,6 +531,7 @@ struct world *world_free(struct world *w)
 		free(w->heap[i]);
 	free(w->heap);
 	free(w->polled);
+	(void)close(w->epoll_fd);
 	free(w->cut);
 	free(w->machines);
 	free(w);

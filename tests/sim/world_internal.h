@@ -82,7 +82,8 @@ struct world {
 	bool *cut; /* by world_cut_at() */
 	struct world_machine *machines; /* 0: the world itself */
 	LIST_HEAD(, world_watch) watches;
-	struct pollfd *polled; /* all watches, to look at */
+	int epoll_fd; /* of all watches */
+	struct pollfd *polled;
 	size_t n_polled;
 	unsigned acting;
 	char last[WORLD_LAST][120];
