@@ -70,9 +70,13 @@ void sim_soul_leaves(struct sim_process *p, enum sim_end end)
 	struct sim_soul *soul = TAKE(p->soul);
 
 	p->live = false;
-	if (!soul || p->restoring || soul->end != SIM_LIVES || p->step != soul->step ||
-	    lives_on(soul, end == SIM_POWER))
+	if (!soul || p->restoring || soul->end != SIM_LIVES || p->step != soul->step)
 		return;
+	if (lives_on(soul, end == SIM_POWER)) {
+		/* This one may have been committed, and not have come to run. */
+		soul->was_lost |= end == SIM_POWER;
+		return;
+	}
 	if (end == SIM_GIVEN_UP && soul->may_die)
 		end = SIM_SIGNALLED;
 	world_check(sim_kernel->w,
