@@ -1,28 +1,15 @@
 /*
  * Processes are started, moved from anywhere to anywhere, signalled and ended, while
- * ssids are killed (also between two things that they do), machines lose their power, are paused and cut off, by a seed.
- *
- * After every step: one live copy of each process in the whole cluster, none on a machine that
- * a view has out; it is the newest that there ever was, unless that one is lost with its machine
- * or its lease; the last copy of a process is killed by no room, unless its machine was out of
- * the cluster; who waits is told once, and what is true.  At the end
- * everything heals: every process that did not end stands somewhere, live, and its home
- * knows where; no shadow and no record is left of the others; nothing is frozen, no move
- * is in a journal, no signal was lost.
+ * ssids are killed (also between two things that they do), machines lose their power, are paused
+ * and cut off, by a seed; then everything heals.  What must hold is in sim_moves_judge.c; and
+ * here: who waits is told once, and what is true.
  *
  *   test_migration_sim [--seed S] [--count N] [--verbose]
  */
+#include "sim_moves.h"
+
 #include "cleanup.h"
-#include "fence.h"
 #include "log.h"
-#include "membership.h"
-#include "membership_token.h"
-#include "migration.h"
-#include "migration_journal.h"
-#include "process.h"
-#include "rpc_internal.h"
-#include "sim_kernel.h"
-#include "world.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,11 +20,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 
-enum {
-	N_MACHINES = 4,
-	N_ASKS = 4000,
-	N_SOULS_MAX = 24, /* that live */
-};
+enum { N_SOULS_MAX = 24 }; /* that live */
 
 #define JOINING (8 * NSEC_PER_SEC)
 #define CHAOS	(20 * NSEC_PER_SEC)
@@ -51,45 +34,6 @@ const char *__lsan_default_suppressions(void)
 	       "leak:process_arrive_begin\nleak:process_arrive_adopt\nleak:on_left\n";
 }
 
-enum what { MOVE, SIGNAL, WAIT };
-
-/* Something that was asked of a machine, and is answered once, or dies with it. */
-struct ask {
-	struct machine *from;
-	struct sim_soul *soul;
-	unsigned boot;
-	enum what what;
-	int signal;
-	bool ended;
-};
-
-struct machine {
-	struct sim *sim;
-	unsigned slot, boot;
-	node_id id;
-	char name[16];
-	struct rpc *rpc;
-	struct membership *membership;
-	struct space *space;
-	struct process_room *process;
-	struct criu *criu;
-	struct migration_room *migration;
-	struct fence fence;
-	epoch_t epoch;
-	bool power; /* is cut, when it is killed */
-};
-
-struct sim {
-	struct world *w;
-	struct sim_kernel kernel;
-	struct machine machines[N_MACHINES + 1];
-	bool calm;
-	unsigned joining;
-	epoch_t newest;
-	struct ask asks[N_ASKS];
-	size_t n_asks, n_moved, n_moves, n_launched;
-};
-
 /* A machine whose rooms can be asked. */
 static bool is_there(const struct machine *m)
 {
@@ -101,294 +45,6 @@ static struct machine *any_machine(struct sim *s)
 	struct machine *m = &s->machines[1 + world_below(s->w, N_MACHINES)];
 
 	return is_there(m) ? m : NULL;
-}
-
-static struct machine *machine_of(struct sim *s, node_id id)
-{
-	for (unsigned i = 1; i <= N_MACHINES; i++)
-		if (s->machines[i].id == id)
-			return &s->machines[i];
-	return NULL;
-}
-
-/* Rooms. */
-
-static void lose(struct sim_machine *k)
-{
-	struct sim_process *p;
-
-	LIST_FOREACH(p, &k->processes, in)
-		if (p->soul)
-			p->soul->was_lost = true;
-}
-
-static void note_newest(struct sim *s, const struct membership_view *v)
-{
-	s->newest = v->epoch;
-	for (size_t i = 0; i < v->n_nodes; i++) {
-		const struct machine *of = machine_of(s, v->nodes[i].id);
-		struct sim_machine *k = of ? &s->kernel.machines[of->slot] : NULL;
-		bool was = k && k->out;
-
-		if (!k)
-			continue;
-		k->out = v->nodes[i].state != MEMBER_UP;
-		k->n_outs += k->out && !was;
-		if (k->out)
-			lose(k);
-	}
-}
-
-static void on_view(void *owner, const struct membership_view *v)
-{
-	struct machine *m = owner;
-	struct sim *s = m->sim;
-
-	world_note(s->w, m->slot, "view %" PRIu64, v->epoch);
-	m->epoch = v->epoch;
-	if (v->epoch > s->newest)
-		note_newest(s, v);
-	if (!m->migration)
-		return;
-	process_on_view(m->process);
-	migration_on_view(m->migration);
-}
-
-static void on_lease(void *owner, bool held)
-{
-	struct machine *m = owner;
-
-	world_note(m->sim->w, m->slot, "lease %d", held);
-	if (!held && m->migration)
-		fence_on_lease_end(&m->fence);
-}
-
-static void on_renewed(void *owner, nsec_t until)
-{
-	struct machine *m = owner;
-
-	if (m->migration)
-		fence_on_renewed(&m->fence, until);
-}
-
-static void on_thawed(void *owner)
-{
-	migration_on_view(((struct machine *)owner)->migration);
-}
-
-static void on_pid_block(void *owner, pid_t first, uint32_t count)
-{
-	struct machine *m = owner;
-
-	(void)space_pids_add(m->space, first, (pid_t)count);
-}
-
-static void get_load(void *owner, struct membership_load *ret)
-{
-	(void)owner;
-	*ret = (struct membership_load){ .n_cpus = 2,
-					 .memory_total = 8ull << 30,
-					 .memory_available = 4ull << 30 };
-}
-
-static void on_exit_of(void *owner, const struct space_exit *exit)
-{
-	struct machine *m = owner;
-
-	if (m->process)
-		process_on_exit(m->process, exit);
-}
-
-static void on_stop_of(void *owner, pid_t pid, int signal)
-{
-	struct machine *m = owner;
-
-	if (m->process)
-		process_on_stop(m->process, pid, signal);
-}
-
-static void on_lost(void *owner)
-{
-	struct machine *m = owner;
-
-	world_fail(m->sim->w, "the space of machine %u is lost", m->slot);
-}
-
-static int build(struct machine *m)
-{
-	static const struct membership_events membership = { on_view, on_lease, on_pid_block,
-							     get_load, on_renewed };
-	static const struct space_events space = { on_exit_of, on_stop_of, on_lost };
-	struct world *w = m->sim->w;
-	const struct env *env = world_env(w, m->slot);
-	struct membership_config config = {
-		.self = m->id,
-		.name = m->name,
-		.address = world_address(w, m->slot),
-		.leader = 1,
-		.leader_address = world_address(w, 1),
-		.lease = 2 * NSEC_PER_SEC,
-		.ca_pem = m->slot == 1 ? "CA" : NULL,
-		.ca_key_pem = m->slot == 1 ? "KEY" : NULL,
-	};
-	struct migration_neighbours n = { .env = env, .private_dir_fd = -1,
-					  .image_max_bytes = 64 << 20 };
-	int r = space_new(&m->space, env, &(struct space_config){ 0 }, &space, m);
-
-	if (r == 0)
-		r = rpc_new(&m->rpc, env, m->id);
-	if (r == 0) {
-		world_listen(w, m->slot, rpc_events(), m->rpc);
-		rpc_set_transport(m->rpc, world_transport(w, m->slot));
-		r = membership_new(&m->membership, env, world_store(w, m->slot), m->rpc, &config,
-				   &membership, m);
-	}
-	if (r == 0)
-		r = process_room_new(&m->process, env, m->space, m->rpc, m->membership,
-				     "");
-	if (r == 0)
-		r = criu_new(&m->criu, env, m->space, &(struct criu_config){ 0 });
-	n.space = m->space;
-	n.rpc = m->rpc;
-	n.membership = m->membership;
-	n.process = m->process;
-	n.criu = m->criu;
-	m->fence = (struct fence){ .env = env,
-				   .space = m->space,
-				   .process = m->process,
-				   .membership = m->membership,
-				   .self = m->id,
-				   .on_thawed = on_thawed,
-				   .owner = m };
-	return r ? r : migration_room_new(&m->migration, &n);
-}
-
-static int start(void *owner, unsigned slot)
-{
-	struct sim *s = owner;
-	struct machine *m = &s->machines[slot];
-
-	world_act(s->w, slot);
-	m->epoch = 0;
-	m->boot++;
-	world_check(s->w, build(m) == 0, "machine %u does not start", slot);
-	world_act(s->w, 0);
-	return 0;
-}
-
-/* Nothing of this is what a killed ssid does: it is memory that is given back. */
-static void kill_rooms(void *owner, unsigned slot)
-{
-	struct sim *s = owner;
-	struct machine *m = &s->machines[slot];
-	struct sim_machine *k = &s->kernel.machines[slot];
-	struct rpc_request *q;
-
-	world_act(s->w, slot);
-	sim_kernel_dying(k);
-	m->process = process_room_free(m->process);
-	m->membership = membership_free(m->membership);
-	while ((q = TAILQ_FIRST(&m->rpc->by_due)))
-		rpc_cancel(m->rpc, q);
-	m->migration = migration_room_free(m->migration);
-	m->rpc = rpc_free(m->rpc);
-	m->criu = criu_free(m->criu);
-	m->space = space_free(m->space);
-	sim_kernel_died(k, m->power);
-	m->power = false;
-	if (slot == 1)
-		s->joining = 0;
-	world_act(s->w, 0);
-}
-
-static void check_who_is_out(struct sim *s)
-{
-	for (unsigned i = 1; i <= N_MACHINES; i++) {
-		struct sim_process *p;
-
-		if (!s->kernel.machines[i].out)
-			continue;
-		LIST_FOREACH(p, &s->kernel.machines[i].processes, in)
-			world_check(s->w, !p->live,
-				    "process %d runs on machine %u, which is out", p->pid, i);
-		lose(&s->kernel.machines[i]);
-	}
-}
-
-static void check(void *owner)
-{
-	struct sim *s = owner;
-
-	check_who_is_out(s);
-	for (unsigned i = 1; i <= N_MACHINES; i++)
-		if (s->kernel.machines[i].dying)
-			world_crash(s->w, i, false);
-}
-
-/* Joining, one machine at a time, before anything goes wrong. */
-
-/* NULL: nobody. */
-static struct membership *leading(struct sim *s)
-{
-	for (unsigned i = 1; i <= N_MACHINES; i++)
-		if (s->machines[i].membership && membership_leads(s->machines[i].membership))
-			return s->machines[i].membership;
-	return NULL;
-}
-
-static void on_join_reply(void *owner, const uint8_t *data, size_t len)
-{
-	struct sim *s = owner;
-	struct machine *m = &s->machines[s->joining];
-	_cleanup_(membership_join_reply_fini) struct membership_join_reply reply = { 0 };
-
-	s->joining = 0;
-	world_check(s->w,
-		    !membership_join_reply_unpack((struct iovec){ (void *)data, len }, &reply),
-		    "not a join reply");
-	if (reply.status == JOIN_TRY_AGAIN) /* another leads by now */
-		return;
-	world_check(s->w, reply.status == JOIN_ADMITTED, "refused: %s", reply.text);
-	m->id = reply.id;
-	world_set_id(s->w, m->slot, m->id);
-	world_boot(s->w, m->slot);
-}
-
-static void on_token(void *owner, int result, const char *text)
-{
-	struct sim *s = owner;
-	struct machine *m = &s->machines[s->joining];
-	struct membership_token token;
-	struct membership_join_request q = { .csr = (char *)"CSR x" };
-	_cleanup_free_ uint8_t *data = NULL;
-	size_t len;
-
-	if (result || !leading(s)) {
-		s->joining = 0;
-		return;
-	}
-	world_check(s->w, !membership_token_parse(text, &token), "not a token: %s", text);
-	memcpy(q.secret, token.secret, sizeof(q.secret));
-	strcpy(q.name, m->name);
-	strcpy(q.address, world_address(s->w, m->slot));
-	world_check(s->w, !membership_join_request_pack(&q, &data, &len), "no memory");
-	membership_on_join(leading(s), data, len, on_join_reply, s);
-}
-
-static void on_joining(void *arg)
-{
-	struct sim *s = arg;
-	bool busy = s->joining;
-
-	for (unsigned i = 2; i <= N_MACHINES && !s->joining; i++)
-		if (!s->machines[i].id)
-			s->joining = i;
-	if (!s->joining)
-		return;
-	if (!busy && (!leading(s) || membership_new_token(leading(s), NSEC_PER_SEC * 60, on_token,
-							  s)))
-		s->joining = 0;
-	(void)world_at(s->w, NSEC_PER_SEC, on_joining, s);
 }
 
 /* What is asked. */
@@ -715,118 +371,6 @@ static void calm_down(struct sim *s)
 	}
 }
 
-/* In the end. */
-
-static void check_machine(struct machine *m)
-{
-	struct sim_machine *k = &m->sim->kernel.machines[m->slot];
-	struct world *w = m->sim->w;
-	struct migration_journal *j;
-	struct migration_entry e;
-	struct sim_process *p;
-
-	world_check(w, m->membership && membership_lease_held(m->membership),
-		    "node %u has no lease", m->id);
-	world_check(w, !k->frozen_at, "the space of node %u is frozen", m->id);
-	LIST_FOREACH(p, &k->processes, in) {
-		world_check(w, !p->group || !p->group->frozen,
-			    "process %d is frozen on node %u in %s", p->pid, m->id,
-			    p->group->name);
-		world_check(w, !p->restoring, "process %d is half-made on node %u", p->pid,
-			    m->id);
-	}
-	world_check(w, migration_journal_new(&j, m->space) == 0, "no journal");
-	for (size_t i = 0; migration_journal_entry(j, i, &e); i++)
-		world_check(w,
-			    e.side == MIGRATION_TARGET && e.step == MIGRATION_STEP_COMMITTED,
-			    "node %u has a move of %d in its journal: side %u, step %u", m->id,
-			    e.root, e.side, e.step);
-	migration_journal_free(j);
-}
-
-static void check_living(struct sim *s, struct sim_soul *soul)
-{
-	struct machine *home = &s->machines[soul->home];
-	struct sim_process *p, *shadow;
-	struct process_record record;
-	struct machine *place;
-
-	world_check(s->w, sim_soul_copies(soul, &p) == 1 && p->live,
-		    "process %d is nowhere, or does not run", soul->pid);
-	place = &s->machines[p->machine->slot];
-	world_check(s->w, process_record(place->process, soul->pid, &record) == 0 &&
-				  record.place == place->id && !record.moving &&
-				  record.home == home->id,
-		    "node %u does not know that it has process %d", place->id, soul->pid);
-	world_check(s->w, process_record(home->process, soul->pid, &record) == 0 &&
-				  record.place == place->id,
-		    "node %u, home of process %d, does not know that it is on node %u",
-		    home->id, soul->pid, place->id);
-	shadow = sim_find(&s->kernel.machines[soul->home], soul->pid);
-	world_check(s->w, place == home || (shadow && shadow->shadow && !shadow->zombie),
-		    "process %d is on node %u, and its home has no shadow of it", soul->pid,
-		    place->id);
-	world_check(s->w,
-		    soul->went_back ||
-			    ((soul->repeats || soul->n_signals + p->pending <= soul->n_sent) &&
-			     soul->n_signals + p->pending >= soul->n_surely),
-		    "process %d was sent %u signals, %u of them surely, and took %u",
-		    soul->pid, soul->n_sent, soul->n_surely, soul->n_signals);
-}
-
-/*
- * What is known not to hold: it moved on and ended, and its last machine lost its power before
- * its home could be told of either.  The one before says rightly that its own space is as old.
- */
-static bool is_untold(struct sim *s, struct sim_soul *soul)
-{
-	struct machine *home = &s->machines[soul->home], *last = &s->machines[soul->died_on->slot];
-	struct process_record record;
-
-	return soul->died_on->n_cuts > soul->n_cuts &&
-	       process_record(home->process, soul->pid, &record) == 0 &&
-	       record.state == PROCESS_AWAY && record.place != last->id;
-}
-
-static void check_dead(struct sim *s, struct sim_soul *soul)
-{
-	struct sim_soul *same;
-
-	LIST_FOREACH(same, &s->kernel.souls, in)
-		if (same->pid == soul->pid && same != soul)
-			return; /* its number was given again */
-	if (is_untold(s, soul))
-		return;
-	for (unsigned i = 1; i <= N_MACHINES; i++) {
-		struct machine *m = &s->machines[i];
-		struct process_record record;
-
-		world_check(s->w, !sim_find(&s->kernel.machines[i], soul->pid) ||
-					  sim_find(&s->kernel.machines[i], soul->pid)->zombie,
-			    "process %d has ended (%d), and node %u has %s of it", soul->pid,
-			    soul->end, m->id,
-			    sim_find(&s->kernel.machines[i], soul->pid)->shadow ? "a shadow" :
-										   "a copy");
-		world_check(s->w, process_record(m->process, soul->pid, &record) != 0 ||
-					  record.state == PROCESS_ENDED,
-			    "process %d has ended (%d), and node %u has a record of it, %d",
-			    soul->pid, soul->end, m->id, record.state);
-	}
-}
-
-static void check_healed(struct sim *s)
-{
-	struct sim_soul *soul;
-
-	for (unsigned i = 1; i <= N_MACHINES; i++)
-		check_machine(&s->machines[i]);
-	LIST_FOREACH(soul, &s->kernel.souls, in)
-		if (soul->end == SIM_LIVES)
-			check_living(s, soul);
-		else
-			check_dead(s, soul);
-}
-
 /* Programs of ours, as the rooms look for them. */
 static int make_root(void)
 {
@@ -861,13 +405,12 @@ static void unmake_root(int root)
 
 static uint64_t run(uint64_t seed, bool verbose, int root_fd)
 {
-	static const struct world_rooms rooms = { start, kill_rooms, check };
 	_cleanup_free_ struct sim *s = calloc(1, sizeof(*s));
 	uint64_t trace;
 
 	if (!s)
 		abort();
-	s->w = world_new(seed, N_MACHINES, &rooms, s);
+	s->w = world_new(seed, N_MACHINES, &sim_moves_rooms, s);
 	sim_kernel_init(&s->kernel, s->w);
 	s->kernel.root_fd = root_fd;
 	world_set_verbose(s->w, verbose);
@@ -878,14 +421,14 @@ static uint64_t run(uint64_t seed, bool verbose, int root_fd)
 		world_set_drift(s->w, i, (int)world_below(s->w, 100001) - 50000);
 	}
 	world_boot(s->w, 1);
-	(void)world_at(s->w, NSEC_PER_SEC, on_joining, s);
+	sim_moves_join(s);
 	for (unsigned i = 0; i < 10 && (!s->machines[N_MACHINES].id || s->joining); i++)
 		world_run(s->w, JOINING);
 	(void)world_at(s->w, 0, on_scenario, s);
 	world_run(s->w, CHAOS);
 	calm_down(s);
 	world_run(s->w, CALM);
-	check_healed(s);
+	sim_moves_check_healed(s);
 	if (verbose)
 		printf("# seed %" PRIu64 ": %zu launched, %zu of %zu moved, view %" PRIu64 "\n",
 		       seed, s->n_launched, s->n_moved, s->n_moves, s->newest);
