@@ -297,7 +297,8 @@ static void say(struct placed *d)
 {
 	if (!is_still_here(d) || !room_up(d->room, d->record.home))
 		free_placed(d); /* said again when its home comes back */
-	else if (space_is_frozen(d->room->space)) /* it may be no more ours */
+	else if (space_is_frozen(d->room->space) ||
+		 signal_held_for(d->room, d->record.pid) != NODE_NONE) /* it may be no more ours */
 		(void)env_arm(d->room->env, &d->again, again_after);
 	else
 		ask_home(d);
