@@ -3,9 +3,9 @@
  * node that it was on: it may have moved on from there, or its copy run since that node
  * was lost, and nobody could say so yet.
  *
- * Happy path: every node that is up says which of them it has, or will have in a moment.
- * Of what nobody has all are asked once more: it may have moved meanwhile, from one that
- * was asked late to one that was asked early.
+ * Happy path: every node that is up says which of them it has, or will have in a
+ * moment. Of what nobody has all are asked once more: it may have moved meanwhile, from
+ * one that was asked late to one that was asked early.
  *
  * Failure modes: a node does not answer, or knows an older view -> it is asked again,
  * until a view has it out.
@@ -142,7 +142,8 @@ static bool ask_all(struct seek *s)
 		const struct membership_node *n = &view->nodes[i];
 		struct seek_ask *a = &s->asks[s->n_asks];
 
-		if (n->id == room_self(s->room) || n->witness || !room_up(s->room, n->id))
+		if (n->id == room_self(s->room) || n->witness ||
+		    !room_up(s->room, n->id))
 			continue;
 		*a = (struct seek_ask){.seek = s,
 				       .call.done = on_answer,
@@ -205,8 +206,8 @@ static bool is_here(struct process_room *p, struct wire_claim *c)
 	return process_is_guest(p, c->pid) || room_real(p, c->pid, &s) == 0;
 }
 
-void seek_on_call(struct process_room *p, struct rpc_call *call, struct wire_claim *sought,
-		  size_t n)
+void seek_on_call(struct process_room *p, struct rpc_call *call,
+		  struct wire_claim *sought, size_t n)
 {
 	size_t n_here = 0;
 
