@@ -319,8 +319,7 @@ void source_name_members(struct migration_source *s)
 		s->members[i].app = record.app;
 		s->members[i].name = record.name;
 		s->members[i].generation = s->generation;
-		s->members[i].delivered =
-			process_delivered(s->room->n.process, s->members[i].pid);
+		process_carry(s->room->n.process, &s->members[i]);
 	}
 }
 

@@ -250,6 +250,13 @@ void process_on_view(struct process_room *p)
 	wait_on_view(p);
 }
 
+bool room_is_half_made(const struct process_room *p, pid_t pid)
+{
+	node_id home = membership_home(p->membership, pid);
+
+	return home != NODE_NONE && home != room_self(p) && !process_table_find(p->table, pid);
+}
+
 int process_record(struct process_room *p, pid_t pid, struct process_record *ret)
 {
 	const struct process_entry *e = process_table_find(p->table, pid);
@@ -277,10 +284,7 @@ int process_record(struct process_room *p, pid_t pid, struct process_record *ret
 		}
 		if (d.home == NODE_NONE)
 			d.home = d.place;
-		/* Guests have a record, and this is half-made or not committed yet. */
-		if (d.home != d.place)
-			return PROCESS_E_ABSENT;
-		d.state = PROCESS_HERE;
+		d.state = d.home == d.place ? PROCESS_HERE : PROCESS_GUEST;
 		if (proc_status_read(space_proc_fd(p->space), pid, &d.uid, NULL) < 0)
 			return PROCESS_E_ABSENT;
 	}
@@ -355,7 +359,7 @@ void room_on_where(struct process_room *p, struct rpc_call *call, pid_t pid)
 	struct process_record d;
 	struct wire_answer a;
 
-	if (process_record(p, pid, &d) != 0) {
+	if (room_is_half_made(p, pid) || process_record(p, pid, &d) != 0) {
 		rpc_fail(call, RPC_NOT_FOUND, "no process %d in the cluster", pid);
 		return;
 	}

@@ -205,9 +205,6 @@ void process_unhold(struct process_room *p, pid_t root);
 /* Whose hold is @root's leaves it to @to which copy runs, until this comes with NODE_NONE. */
 void process_hold_for(struct process_room *p, pid_t root, node_id to);
 
-/* The last signal of its shadow that @pid, a guest here, got, by number. */
-uint64_t process_delivered(const struct process_room *p, pid_t pid);
-
 enum { PROCESS_MEMBERS_MAX = 4096 }; /* of one tree */
 
 /* A member of a tree that moves or is restored. */
@@ -219,7 +216,10 @@ struct process_member {
 	gid_t gid;
 	uint32_t generation; /* of the move that is under way: more than its record's, or 1 */
 	uint64_t delivered; /* the last signal of its shadow that it got, by number */
+	uint64_t known; /* incarnation of its home that was the last to know of it */
 };
+/* The last two, as they are here. */
+void process_carry(const struct process_room *p, struct process_member *m);
 
 /*
  * The way out, when the target runs the tree: each frozen member whose home is

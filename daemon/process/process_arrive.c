@@ -278,8 +278,8 @@ static void stands_here(struct process_arrival *a, const struct process_member *
 				    proc_filters(space_proc_fd(p->space), 1)}};
 
 	shadow_drop(p, m->pid);
-	/* It knew of it where it was before; of this move it is told now. */
-	e.place_incarnation = place_incarnation(p, e.record.home);
+	/* Of this move it is told now. */
+	e.place_incarnation = m->known;
 	if (e.record.home != e.record.place) {
 		e.record.state = PROCESS_GUEST;
 		e.sequence = m->delivered;

@@ -148,6 +148,8 @@ int room_real(struct process_room *p, pid_t pid, struct proc_stat *ret);
 bool room_up(const struct process_room *p, node_id node);
 /* "?": it is no member. */
 const char *room_node_name(const struct process_room *p, node_id node);
+/* Guests have a record: what has none here is not committed, or was about to be killed. */
+bool room_is_half_made(const struct process_room *p, pid_t pid);
 /* A member, and out: only the place of @pid can tell of it. */
 bool room_home_is_out(const struct process_room *p, pid_t pid);
 /* It may run elsewhere already, and our original has not become its shadow yet: what its home

@@ -52,7 +52,8 @@ int process_members_unpack(struct process_member **ret,
 						     .uid = list[i]->uid,
 						     .gid = list[i]->gid,
 						     .generation = list[i]->generation,
-						     .delivered = list[i]->delivered};
+						     .delivered = list[i]->delivered,
+						     .known = list[i]->known};
 	for (size_t i = 0; i < n; i++)
 		(void)snprintf(members[i].name.text, sizeof(members[i].name.text), "%s",
 			       list[i]->name);
@@ -86,6 +87,7 @@ int process_members_pack(const struct process_member *members, size_t n,
 		body[i].gid = m->gid;
 		body[i].generation = m->generation;
 		body[i].delivered = m->delivered;
+		body[i].known = m->known;
 	}
 	*ret = list;
 	return 0;

@@ -223,11 +223,13 @@ static void answer(struct process_room *p, struct rpc_call *call,
 	wire_reply_done(call);
 }
 
-uint64_t process_delivered(const struct process_room *p, pid_t pid)
+void process_carry(const struct process_room *p, struct process_member *m)
 {
-	const struct process_entry *e = process_table_find(p->table, pid);
+	const struct process_entry *e = process_table_find(p->table, m->pid);
+	bool guest = e && e->record.state == PROCESS_GUEST;
 
-	return e && e->record.state == PROCESS_GUEST ? e->sequence : 0;
+	m->delivered = guest ? e->sequence : 0;
+	m->known = guest ? e->place_incarnation : place_incarnation(p, room_self(p));
 }
 
 /* May root say who sent it, without the process's help? */
@@ -423,14 +425,13 @@ void signal_on_call(struct process_room *p, struct rpc_call *call,
 		    const struct wire_signal *s)
 {
 	struct process_caller caller = {.uid = s->sender_uid};
-	struct process_record d;
 	struct proc_stat stat;
 	struct hold *h;
 	uid_t uid;
 
 	if (stale(p, call, s))
 		return;
-	if (room_real(p, s->pid, &stat) != 0 || process_record(p, s->pid, &d) != 0 ||
+	if (room_real(p, s->pid, &stat) != 0 || room_is_half_made(p, s->pid) ||
 	    proc_status_read(space_proc_fd(p->space), s->pid, &uid, NULL) < 0) {
 		rpc_fail(call, RPC_NOT_FOUND, "no process %d", s->pid);
 		return;
@@ -477,7 +478,8 @@ int process_hold(struct process_room *p, pid_t root)
 	struct process_record d;
 	struct hold *h;
 
-	if (process_record(p, root, &d) != 0 || d.state == PROCESS_ENDED ||
+	if (room_is_half_made(p, root) || process_record(p, root, &d) != 0 ||
+	    d.state == PROCESS_ENDED ||
 	    (d.state == PROCESS_AWAY && !is_half_gone(p, &d)))
 		return PROCESS_E_ABSENT;
 	if (is_busy(p, root))
