@@ -135,13 +135,14 @@ static void kill_one(struct claim *c, const struct wire_claim *w)
 		log_warning("process %d is killed: it was started anew on node %s while "
 			    "this one was lost PID=%d",
 			    w->pid, room_node_name(p, w->place), w->pid);
+	/* First: a successor of this ssid would not know that it must. */
+	(void)process_kernel_signal(w->pid, SIGKILL);
+	c->n_killed++;
 	/* What lives elsewhere has not ended: nobody is told of this copy's end. */
 	if (w->place != NODE_NONE || d.home != room_self(p)) {
 		guest_forget(p, w->pid);
 		process_table_remove(p->table, w->pid);
 	}
-	(void)process_kernel_signal(w->pid, SIGKILL);
-	c->n_killed++;
 }
 
 /* Its PID is free, and a shadow stands where it is to. */
