@@ -264,6 +264,10 @@ int process_record(struct process_room *p, pid_t pid, struct process_record *ret
 	struct proc_stat s;
 	pid_t last = pid;
 
+	/* A child's number may have been given again. */
+	if (e && e->record.state == PROCESS_ENDED && pid != e->record.app &&
+	    room_real(p, pid, &s) == 0)
+		e = NULL;
 	if (e) {
 		d = e->record;
 		if (d.state == PROCESS_KIN)

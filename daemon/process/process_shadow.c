@@ -312,9 +312,8 @@ static void on_hangup(struct shadow *s)
 		shadow_killed(p, pid);
 		return;
 	}
+	/* Its record stays for a while: where it has been may be heard of only now. */
 	shadow_drop(p, pid);
-	if (e && e->record.state == PROCESS_ENDED && e->record.pid != e->record.app)
-		process_table_remove(p->table, pid);
 }
 
 static void on_readable(struct env_fd *watch, unsigned events)
