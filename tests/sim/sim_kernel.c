@@ -87,6 +87,7 @@ void sim_soul_leaves(struct sim_process *p, enum sim_end end)
 	soul->died_on = p->machine;
 	soul->n_cuts = p->machine->n_cuts - (end == SIM_POWER);
 	soul->n_outs = p->machine->n_outs - p->machine->out;
+	soul->n_home_cuts = sim_kernel->machines[soul->home].n_cuts;
 	soul->code = p->code;
 	soul->status = p->status;
 	world_note(sim_kernel->w, p->machine->slot, "process %d is no more: %d (%d %d)",
@@ -95,7 +96,8 @@ void sim_soul_leaves(struct sim_process *p, enum sim_end end)
 
 /*
  * Its target ran it, and died with the power or was lost before the source had heard so: the
- * source can only go on with what it has.
+ * source can only go on with what it has.  Known not to hold: so it does when its home had been
+ * told of the end, and has lost that with its power.
  */
 static bool may_go_back(const struct sim_soul *soul)
 {
@@ -103,6 +105,7 @@ static bool may_go_back(const struct sim_soul *soul)
 
 	if (soul->end != SIM_LIVES)
 		return m->n_cuts > soul->n_cuts || m->n_outs > soul->n_outs ||
+		       sim_kernel->machines[soul->home].n_cuts > soul->n_home_cuts ||
 		       (soul->end == SIM_GIVEN_UP && soul->was_lost);
 	for (unsigned i = 1; i <= SIM_MACHINES; i++) {
 		struct sim_machine *on = &sim_kernel->machines[i];
