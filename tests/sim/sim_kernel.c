@@ -13,6 +13,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 
+/* What a worker has done, in the worst case. */
+#define TOLD_WITHIN (10 * NSEC_PER_MSEC)
+
 struct sim_kernel *sim_kernel;
 
 struct sim_machine *sim_here(void)
@@ -478,7 +481,8 @@ void sim_kernel_died(struct sim_machine *m, bool power)
 	/* What a tracer of it held runs on. */
 	LIST_FOREACH(p, &m->processes, in) {
 		p->held = 0;
-		if (p->soul && (p->restoring || (p->group && p->group->frozen)))
+		if (p->soul && (p->restoring || (p->group && p->group->frozen) ||
+				world_now(sim_kernel->w) - p->signalled_at < TOLD_WITHIN))
 			p->soul->repeats = true;
 		sim_look(p);
 	}

@@ -43,7 +43,9 @@ struct sim_soul {
 	bool may_die;  /* a signal that kills was sent */
 	bool was_lost; /* a view had a machine out that a copy was on */
 	bool went_back; /* an older copy goes on */
-	bool repeats;   /* ssid was killed during a move: its signals may come twice */
+	/* ssid was killed during a move, or before it had written down that a signal was
+	 * delivered: its signals may come twice */
+	bool repeats;
 	enum sim_end end;
 	struct sim_machine *died_on;
 	unsigned n_cuts, n_outs; /* of that one, before */
@@ -77,6 +79,7 @@ struct sim_process {
 	unsigned pending; /* SIGUSR1 that it has not taken */
 	unsigned n_pieces;	      /* of memory, that its last dump left here */
 	unsigned n_missing, n_placed; /* that a restore left out, and that came since */
+	nsec_t signalled_at; /* by the injection door */
 	int pidfds[SIM_PIDFDS]; /* closed when it ends */
 	size_t n_pidfds;
 	/* A shadow. */

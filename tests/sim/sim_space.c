@@ -589,6 +589,7 @@ int inject_call(struct inject *i, long nr, const long args[static 6], long *ret)
 		*ret = wait_for_signal(i, p, args);
 	} else if (nr == SYS_rt_sigqueueinfo) {
 		(void)inject_read(i, (uint64_t)args[2], &info, sizeof(info));
+		p->signalled_at = world_now(sim_kernel->w);
 		*ret = sim_signal(i->machine, (pid_t)args[0], (int)args[1], &info, false);
 	}
 	return of(i) ? 0 : INJECT_E_GONE;
