@@ -318,7 +318,8 @@ static bool has_begun(struct placement *p, pid_t pid, uint32_t generation)
 {
 	struct process_record d;
 
-	return process_record(p->n.process, pid, &d) == 0 && d.generation >= generation &&
+	return process_record(p->n.process, pid, &d) == 0 && !d.moving &&
+	       d.generation >= generation &&
 	       (d.state == PROCESS_GUEST || d.state == PROCESS_ENDED);
 }
 

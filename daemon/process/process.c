@@ -252,9 +252,12 @@ void process_on_view(struct process_room *p)
 
 bool room_is_half_made(const struct process_room *p, pid_t pid)
 {
+	const struct process_entry *e = process_table_find(p->table, pid);
 	node_id home = membership_home(p->membership, pid);
 
-	return home != NODE_NONE && home != room_self(p) && !process_table_find(p->table, pid);
+	if (home == NODE_NONE || home == room_self(p))
+		return false;
+	return !e || (e->record.state == PROCESS_GUEST && e->record.moving);
 }
 
 int process_record(struct process_room *p, pid_t pid, struct process_record *ret)

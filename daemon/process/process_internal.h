@@ -148,7 +148,7 @@ int room_real(struct process_room *p, pid_t pid, struct proc_stat *ret);
 bool room_up(const struct process_room *p, node_id node);
 /* "?": it is no member. */
 const char *room_node_name(const struct process_room *p, node_id node);
-/* Guests have a record: a copy that has none here is not committed. */
+/* Guests have a record: a copy that has none here, or one that is coming, is not committed. */
 bool room_is_half_made(const struct process_room *p, pid_t pid);
 /* A member, and out: only the place of @pid can tell of it. */
 bool room_home_is_out(const struct process_room *p, pid_t pid);
