@@ -328,6 +328,15 @@ int process_claim(struct process_room *p, process_claimed_cb done, void *owner)
 
 /* -- Who is asked -- */
 
+/* Ours is killed since it lives at @peer, and its shadow does not stand yet. */
+static bool goes_for(const struct process_room *p, pid_t pid, node_id peer)
+{
+	for (size_t i = 0; p->claim && i < p->claim->n_gone; i++)
+		if (p->claim->gone[i].member.pid == pid)
+			return p->claim->gone[i].place == peer;
+	return false;
+}
+
 /* May @peer go on with it?  If not, *w says what lives. */
 static bool may_go_on(struct process_room *p, node_id peer, struct wire_claim *w)
 {
@@ -340,7 +349,7 @@ static bool may_go_on(struct process_room *p, node_id peer, struct wire_claim *w
 
 	w->place = NODE_NONE;
 	/* It leaves us for there, and the commit rule decides: by what @peer will answer. */
-	if (to == peer)
+	if (to == peer || goes_for(p, w->pid, peer))
 		return true;
 	/* Or has left, and moved on from where it went, which we have not heard yet. */
 	if (to != NODE_NONE && d && w->generation > ours + 1)
