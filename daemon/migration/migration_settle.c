@@ -211,7 +211,8 @@ static void on_sought(void *owner, const struct process_sought *sought, size_t n
 {
 	struct migration_source *s = owner;
 
-	if (sought->found && sought->place == NODE_NONE) {
+	/* Nor given up when the target is back by now: it asks us, or we it. */
+	if (sought->found ? sought->place == NODE_NONE : !s->anew && !target_excluded(s)) {
 		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
 		return;
 	}
@@ -239,8 +240,8 @@ static void on_aborted(void *owner, const struct rpc_result *result)
 		s->outcome = (struct migration_outcome){.status = RPC_OK};
 		return source_committed(s);
 	}
-	if (result->status == RPC_NOT_FOUND ||
-	    (result->status != RPC_OK && target_excluded(s)))
+	s->anew = result->status == RPC_NOT_FOUND;
+	if (s->anew || (result->status != RPC_OK && target_excluded(s)))
 		return settle_without_target(s);
 	if (result->status != RPC_OK) {
 		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
@@ -314,7 +315,8 @@ static void on_queried(void *owner, const struct rpc_result *result)
 			s, RPC_FAILED,
 			"process %d cannot move: %s lost the copy before it ran",
 			s->root, source_target_name(s));
-	if (result->status == RPC_NOT_FOUND || target_excluded(s))
+	s->anew = result->status == RPC_NOT_FOUND;
+	if (s->anew || target_excluded(s))
 		return settle_without_target(s);
 	/* It stands ready: our COMMIT did not come through, and may come twice. */
 	if (result->status == RPC_OK)

@@ -36,6 +36,7 @@ struct migration_source {
 	bool committed;	     /* the target runs it; we depart when the space runs again */
 	bool may_be_ready;   /* RESTORE was sent, and no abort acknowledged */
 	bool aborting;	     /* an abort is under way, or waits for its turn */
+	bool anew;	     /* the target's space began anew: it does not know */
 	uint64_t target_incarnation; /* that was sent RESTORE */
 	uint32_t generation; /* of the copy; 0: not known yet */
 	nsec_t deadline;
