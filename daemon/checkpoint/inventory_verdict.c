@@ -287,6 +287,12 @@ static void judge_end(struct report *r, const struct inventory *i,
 			    where);
 }
 
+/* A shadow, which does not say what its process holds. */
+static bool is_away(const struct inventory_task *t)
+{
+	return t && t->tracer && !strcmp(t->comm, "ssi-shadow");
+}
+
 static int judge_ends(struct report *r, const struct inventory *i,
 		      const struct inventory_allow *allow, int proc_fd)
 {
@@ -313,8 +319,9 @@ static int judge_ends(struct report *r, const struct inventory *i,
 	if (err < 0)
 		return err;
 	for (size_t k = 0; k < i->n_files; k++)
-		if (i->files[k].type == INVENTORY_PIPE ||
-		    i->files[k].type == INVENTORY_FIFO || peers[k])
+		if ((i->files[k].type == INVENTORY_PIPE ||
+		     i->files[k].type == INVENTORY_FIFO || peers[k]) &&
+		    !is_away(inventory_find_task(i, i->files[k].pid)))
 			judge_end(r, i, &i->files[k], &e, peers[k]);
 	return 0;
 }
@@ -329,6 +336,10 @@ int inventory_verdict_at(const struct inventory *i, const struct inventory_allow
 	for (size_t k = 0; e == 0 && k < i->n_tasks; k++) {
 		const struct inventory_task *t = &i->tasks[k];
 
+		if (is_away(t)) {
+			report_line(&r, "%d, a child of %d: runs on another node", t->pid, t->ppid);
+			continue;
+		}
 		if (t->tracer)
 			report_line(&r, "%d (%s): traced by %d", t->pid, t->comm,
 				    t->tracer);
@@ -343,7 +354,8 @@ int inventory_verdict_at(const struct inventory *i, const struct inventory_allow
 	if (e < 0)
 		return e;
 	for (size_t k = 0; k < i->n_files; k++)
-		judge_file(&r, i, &i->files[k]);
+		if (!is_away(inventory_find_task(i, i->files[k].pid)))
+			judge_file(&r, i, &i->files[k]);
 	e = judge_locks(&r, i, proc_fd);
 	if (e == 0)
 		e = judge_ends(&r, i, allow, proc_fd);

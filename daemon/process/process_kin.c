@@ -124,6 +124,7 @@ int process_come_exec(struct process_room *p, const struct process_member *m,
 					     .generation = m->generation,
 					     .state = PROCESS_GUEST,
 					     .uid = m->uid,
+					     .bound = true, /* as its kin */
 					     .moving = true},
 				  .kept = true};
 	struct process_member member = *m;

@@ -57,7 +57,8 @@ int process_launch(struct process_room *p, const struct process_launch *l,
 					     .place = room_self(p),
 					     .state = PROCESS_HERE,
 					     .uid = l->caller.uid,
-					     .bound = space_pids_are_few(p->space)}};
+					     .bound = l->spread ||
+						      space_pids_are_few(p->space)}};
 	struct space_spawn spec = {
 		.argv = argv, .group_fd = -1, .flags = SPACE_SPAWN_TRACK, .fds = fds};
 

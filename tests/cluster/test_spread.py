@@ -113,6 +113,9 @@ class Spread(Beats):
                     if "burn" in p["command"] and p["node"] != "n1" and p["home"] == "n1"
                     and "sh -c" not in p["command"]]
         job = until(away)[0]
+        # Who has a child elsewhere is told so, and stays.
+        self.assert_result(self.lab.run("n1", "ssi-migrate", str(running.app()), "n2"), 5,
+                           r"a child of \d+: runs on another node")
         r = self.lab.run("n3", "ssi-migrate", "--json", str(job["pid"]), "n1")
         self.assertEqual(r.status, 0, r)
         self.assertEqual(json.loads(r.text)["to"], "n1")
