@@ -240,7 +240,11 @@ static void on_aborted(void *owner, const struct rpc_result *result)
 		s->outcome = (struct migration_outcome){.status = RPC_OK};
 		return source_committed(s);
 	}
-	s->anew = result->status == RPC_NOT_FOUND;
+	/* Nor is the target's word enough when we may have been out ourselves: what a migration holds
+	 * no fenced node asks for, and another may have gone on with it meanwhile. */
+	s->anew = result->status == RPC_NOT_FOUND ||
+		  (result->status == RPC_OK &&
+		   migration_own_incarnation(s->room) != s->incarnation);
 	if (s->anew || (result->status != RPC_OK && target_excluded(s)))
 		return settle_without_target(s);
 	if (result->status != RPC_OK) {

@@ -278,7 +278,7 @@ static void next_ask(struct migration_source *s)
 	q.root = s->root;
 	q.inventory.data = (uint8_t *)text;
 	q.cpu_flags = flags;
-	q.incarnation = migration_own_incarnation(s->room);
+	q.incarnation = s->incarnation = migration_own_incarnation(s->room);
 	for (size_t i = 0; i < s->inventory->n_tasks; i++)
 		q.bytes += s->inventory->tasks[i].rss_bytes;
 	s->asked = true;

@@ -38,6 +38,7 @@ struct migration_source {
 	bool aborting;	     /* an abort is under way, or waits for its turn */
 	bool anew;	     /* the target's space began anew: it does not know */
 	uint64_t target_incarnation; /* that was sent RESTORE */
+	uint64_t incarnation; /* ours, when the target was asked; 0: a predecessor's */
 	uint32_t generation; /* of the copy; 0: not known yet */
 	nsec_t deadline;
 	struct env_timer timer;
