@@ -402,7 +402,7 @@ input()""")
         pid = str(running.app())
         self.assert_result(self.lab.run("n1", "ssi-migrate", "4000000", "n2"), 4, "4000000")
         self.assert_result(self.lab.run("n1", "ssi-migrate", pid, "n9"), 4, "n9")
-        for arguments in [[], [pid], [pid, "n2", "n3"], ["x", "n2"], ["-5", "n2"], ["0", "n2"]]:
+        for arguments in [[], [pid], [pid, "n2", "n3"], ["7x", "n2"], ["-5", "n2"], ["0", "n2"]]:
             self.assertEqual(self.lab.run("n1", "ssi-migrate", *arguments).status, 2, arguments)
 
     def test_two_moves_of_one_process_do_not_meet(self):

@@ -7,13 +7,12 @@
 int main(int argc, char **argv)
 {
 	double ms = argc > 1 ? atof(argv[1]) : 0;
-	volatile unsigned long x = 0;
 	struct utsname u;
 	struct timespec t;
 
 	do {
-		for (int i = 0; i < 100000; i++)
-			x += (unsigned long)i;
+		for (volatile int i = 0; i < 100000; i++)
+			;
 		(void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	} while ((double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6 < ms);
 	(void)uname(&u);
