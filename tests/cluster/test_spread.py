@@ -92,14 +92,14 @@ class Spread(Beats):
         self.nothing_is_left()
 
     def test_what_is_a_nodes_own_keeps_a_program_there(self):
-        # Two burners, so that there is room elsewhere only.
-        burn = f"{PROGRAMS}/burn 3000 x >/dev/null & {PROGRAMS}/burn 3000 x >/dev/null & sleep 0.3; "
+        # Burners, so that there is room elsewhere only.
+        burn = f"for i in 1 2 3 4; do {PROGRAMS}/burn 60000 x >/dev/null & done; sleep 1; "
         self.lab.run("n1", "touch", "/tmp/file", check=True)
         for command in ["cd /tmp && uname -n", "uname -n </etc/passwd", "sleep 0.5 | uname -n",
                         "cat /proc/sys/kernel/hostname /tmp/file"]:
-            r = self.spread("sh", "-c", f"{burn} ({command}); kill %1 %2 2>/dev/null; exit 0")
+            r = self.spread("sh", "-c", f"{burn} ({command}); kill %1 %2 %3 %4 2>/dev/null; exit 0")
             self.assertEqual((r.status, r.text.split()[-1:]), (0, ["n1"]), f"{command}: {r}")
-        r = self.spread("sh", "-c", f"{burn} uname -n; kill %1 %2 2>/dev/null; exit 0")
+        r = self.spread("sh", "-c", f"{burn} uname -n; kill %1 %2 %3 %4 2>/dev/null; exit 0")
         self.assertIn(r.text, ["n2\n", "n3\n"])
         self.nothing_is_left()
 
