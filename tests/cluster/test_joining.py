@@ -150,7 +150,7 @@ class Joining(lab.Tests):
                 until(lambda: "10.77.0.2 was refused: it speaks another version of the protocol" in
                       self.lab.logs("n1"), 20)  # once a minute
                 for tool in [("ssi-admin", "status"), ("ssi-nodes",)]:
-                    until(lambda t=tool: b"node 1: it speaks another version of the protocol" in
+                    until(lambda t=tool: b"it speaks another version of the protocol" in
                           self.lab.run("n2", *t, user="root").err, 20)
                 self.assertEqual(self.do("n1", "ssi-run", "uname", "-n"), "n1\n")
                 self.stop("n2")
