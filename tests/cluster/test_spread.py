@@ -93,13 +93,13 @@ class Spread(Beats):
 
     def test_what_is_a_nodes_own_keeps_a_program_there(self):
         # Burners, so that there is room elsewhere only.
-        burn = f"for i in 1 2 3 4; do {PROGRAMS}/burn 60000 x >/dev/null & done; sleep 1; "
+        burn = f"for i in 1 2 3 4; do {PROGRAMS}/burn 60000 x >/dev/null & p=\"$p $!\"; done; sleep 1; "
         self.lab.run("n1", "touch", "/tmp/file", check=True)
         for command in ["cd /tmp && uname -n", "uname -n </etc/passwd", "sleep 0.5 | uname -n",
                         "cat /proc/sys/kernel/hostname /tmp/file"]:
-            r = self.spread("sh", "-c", f"{burn} ({command}); kill %1 %2 %3 %4 2>/dev/null; exit 0")
+            r = self.spread("sh", "-c", f"{burn} ({command}); kill $p; exit 0")
             self.assertEqual((r.status, r.text.split()[-1:]), (0, ["n1"]), f"{command}: {r}")
-        r = self.spread("sh", "-c", f"{burn} uname -n; kill %1 %2 %3 %4 2>/dev/null; exit 0")
+        r = self.spread("sh", "-c", f"{burn} uname -n; kill $p; exit 0")
         self.assertIn(r.text, ["n2\n", "n3\n"])
         self.nothing_is_left()
 
