@@ -28,7 +28,7 @@ class Beats(lab.Tests):
         """The beats so far: [(number, node)], whole lines."""
         # Some node is off, perhaps.
         results = (self.lab.run(node, "cat", self.beats, user="root") for node in self.lab.nodes)
-        text = next(r.text for r in results if r.status == 0)
+        text = next((r.text for r in results if r.status == 0), "")
         return [(int(n), node) for n, node in
                 (line.split() for line in text.split("\n")[:-1])]
 

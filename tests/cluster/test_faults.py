@@ -233,10 +233,10 @@ class Faults(Beats):
 
     # Others die in the middle.
 
-    def on_first(self, node, program, action):
+    def on_first(self, node, program, action, after=0.02):
         """When a process of this name shows up on the node: do it, once; a thread."""
         script = (f"i=0; while [ $i -lt 500 ]; do p=$(pgrep -o -x {program}) && "
-                  f"{{ sleep 0.02; {action}; exit 0; }}; i=$((i+1)); sleep 0.005; done; exit 9")
+                  f"{{ sleep {after}; {action}; exit 0; }}; i=$((i+1)); sleep 0.005; done; exit 9")
         found = []
         thread = threading.Thread(target=lambda: found.append(
             self.lab.run(node, "sh", "-c", script, user="root").status))
@@ -245,7 +245,7 @@ class Faults(Beats):
 
     def move_without_criu(self, side):
         running, pid = self.beat(100)
-        thread, found = self.on_first(side, "criu", "kill -9 $p")
+        thread, found = self.on_first(side, "criu", "kill -9 $p", after=0)
         time.sleep(0.5)
         r = self.assert_told(self.start("n3", "ssi-migrate", str(pid), "n2"))
         thread.join()
