@@ -186,6 +186,47 @@ static void one_that_does_not_come_leaves_nothing(void **state)
 	process_come_abort(room, COMER);
 }
 
+static size_t n_found;
+static int32_t found_pid;
+static uint32_t found_place;
+
+static void on_found(const ProtobufCMessage *reply)
+{
+	const Ssi__Process__ClaimReply *r = (const void *)reply;
+
+	n_found = r->n_pids;
+	found_pid = n_found ? r->pids[0] : 0;
+	found_place = n_found ? r->places[0] : 0;
+}
+
+/* Who looks for what a lost node had must not take kin for those whom they stand for. */
+static void kin_is_not_who_is_sought(void **state)
+{
+	int32_t pids[] = {LEADER, PARENT, COMER};
+	uint32_t generations[3] = {0};
+	uint64_t homes[3] = {0};
+	Ssi__Process__ClaimRequest q = SSI__PROCESS__CLAIM_REQUEST__INIT;
+	struct proc_stat s = {0};
+
+	q.pids = pids;
+	q.generations = generations;
+	q.homes = homes;
+	q.n_pids = q.n_generations = q.n_homes = 3;
+	come("/usr/bin/yes", "yes", &s);
+	on_reply = on_found;
+	/* It may still come, and is nowhere yet. */
+	assert_int_equal(from_there(PROCESS_SEEK, &q.base), RPC_OK);
+	assert_int_equal(n_found, 1);
+	assert_int_equal(found_pid, COMER);
+	assert_int_equal(found_place, NODE_NONE);
+	process_come_commit(room, COMER);
+	assert_int_equal(from_there(PROCESS_SEEK, &q.base), RPC_OK);
+	on_reply = NULL;
+	assert_int_equal(n_found, 1);
+	assert_int_equal(found_pid, COMER);
+	assert_int_equal(found_place, HERE);
+}
+
 static void a_signal_to_kin_goes_by_its_home(void **state)
 {
 	struct proc_stat s = {0};
@@ -259,6 +300,7 @@ static int tests(void)
 		cmocka_unit_test_setup_teardown(a_stop_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_that_does_not_come_leaves_nothing, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(kin_is_not_who_is_sought, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_signal_to_kin_goes_by_its_home, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(kin_end_with_whom_they_stand_for, setup,
