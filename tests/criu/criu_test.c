@@ -8,6 +8,7 @@
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -368,6 +369,37 @@ void swrk_end(struct swrk *s)
 	}
 	if (s->pid)
 		waitpid(s->pid, NULL, 0);
+}
+
+void swrk_must(struct swrk *s, CriuReqType type, CriuOpts *opts, swrk_notify_cb on_notify,
+	       void *owner, pid_t *ret_restored)
+{
+	swrk_start(s);
+	swrk_send(s, type, opts);
+	if (!swrk_answer(s, on_notify, owner, ret_restored)) {
+		show_log(opts->log_file);
+		fail("the %s fails", type == CRIU_REQ_TYPE__DUMP ? "dump" : "restore");
+	}
+	swrk_end(s);
+}
+
+void app_alone(void)
+{
+	close_range(0, ~0U, 0);
+	open("/dev/null", O_RDWR);
+	dup(0);
+	dup(0);
+	chdir("/");
+}
+
+void app_wait_for(int signal)
+{
+	sigset_t set;
+	int sig;
+
+	sigemptyset(&set);
+	sigaddset(&set, signal);
+	sigwait(&set, &sig);
 }
 
 void show_log(const char *name)

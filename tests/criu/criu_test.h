@@ -65,8 +65,17 @@ bool swrk_answer(struct swrk *s, swrk_notify_cb on_notify, void *owner,
 		 pid_t *ret_restored);
 void swrk_end(struct swrk *s);
 
+/* All of that, and an answer that it went well: else the test fails, with the log of @opts */
+void swrk_must(struct swrk *s, CriuReqType type, CriuOpts *opts, swrk_notify_cb on_notify,
+	       void *owner, pid_t *ret_restored);
+
 /* The log of the last request, to standard output */
 void show_log(const char *name);
+
+/* In what will be dumped: it holds nothing that stays behind, but /dev/null */
+void app_alone(void);
+/* @signal is blocked */
+void app_wait_for(int signal);
 
 /* The options that all requests of these tests share */
 void opts_init(CriuOpts *opts, const char *log);

@@ -58,11 +58,7 @@ static void p_main(void)
 	pthread_t t;
 	sigset_t set;
 
-	close_range(0, ~0U, 0);
-	open("/dev/null", O_RDWR);
-	dup(0);
-	dup(0);
-	chdir("/");
+	app_alone();
 	setpgid(0, 0);
 	sigfillset(&set);
 	sigprocmask(SIG_SETMASK, &set, NULL);
@@ -311,13 +307,7 @@ void family_leave(struct family *f)
 	opts.has_leave_running = opts.leave_running = true;
 	opts.has_shell_job = opts.shell_job =
 		true; /* the session leader is not dumped */
-	swrk_start(&s);
-	swrk_send(&s, CRIU_REQ_TYPE__DUMP, &opts);
-	if (!swrk_answer(&s, NULL, NULL, NULL)) {
-		show_log("dump.log");
-		fail("the dump fails");
-	}
-	swrk_end(&s);
+	swrk_must(&s, CRIU_REQ_TYPE__DUMP, &opts, NULL, NULL, NULL);
 	kill(f->p, SIGUSR1);
 }
 

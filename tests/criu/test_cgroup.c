@@ -32,11 +32,7 @@ static void app(void)
 	int status;
 	pid_t child;
 
-	close_range(0, ~0U, 0);
-	open("/dev/null", O_RDWR);
-	dup(0);
-	dup(0);
-	chdir("/");
+	app_alone();
 	setsid();
 	child = fork();
 	wait_for_signal();
@@ -95,13 +91,7 @@ int main(int argc, char **argv)
 	opts_init(&opts, "dump.log");
 	opts.has_pid = true;
 	opts.pid = root;
-	swrk_start(&s);
-	swrk_send(&s, CRIU_REQ_TYPE__DUMP, &opts);
-	if (!swrk_answer(&s, NULL, NULL, NULL)) {
-		show_log("dump.log");
-		fail("the dump fails");
-	}
-	swrk_end(&s);
+	swrk_must(&s, CRIU_REQ_TYPE__DUMP, &opts, NULL, NULL, NULL);
 	/* Both: a dead child would keep the number of its session. */
 	check(wait(NULL) > 0 && wait(NULL) > 0);
 
@@ -112,13 +102,7 @@ int main(int argc, char **argv)
 	opts.has_notify_scripts = opts.notify_scripts = true;
 	opts.has_restore_cgroup_fd = true;
 	opts.restore_cgroup_fd = cgroup;
-	swrk_start(&s);
-	swrk_send(&s, CRIU_REQ_TYPE__RESTORE, &opts);
-	if (!swrk_answer(&s, on_notify, &root, &restored)) {
-		show_log("restore.log");
-		fail("the restore fails");
-	}
-	swrk_end(&s);
+	swrk_must(&s, CRIU_REQ_TYPE__RESTORE, &opts, on_notify, &root, &restored);
 	check(restored == root);
 	kill(restored, SIGUSR1);
 	check(waitpid(restored, &status, 0) == restored);

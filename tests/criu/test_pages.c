@@ -35,16 +35,6 @@
 
 static _Atomic int *n_ready; /* of its threads; shared, and so in the images */
 
-static void wait_for(int signal)
-{
-	sigset_t set;
-	int sig;
-
-	sigemptyset(&set);
-	sigaddset(&set, signal);
-	sigwait(&set, &sig);
-}
-
 static void *thread(void *arg)
 {
 	volatile uint64_t mine[PAGE]; /* eight pages of its stack */
@@ -52,7 +42,7 @@ static void *thread(void *arg)
 	for (size_t i = 0; i < PAGE; i++)
 		mine[i] = i ^ (uintptr_t)arg;
 	++*n_ready;
-	wait_for(SIGUSR1);
+	app_wait_for(SIGUSR1);
 	for (size_t i = 0; i < PAGE; i++)
 		if (mine[i] != (i ^ (uintptr_t)arg))
 			_exit(3);
@@ -75,11 +65,7 @@ static void app(void)
 	pthread_t threads[THREADS];
 	sigset_t set;
 
-	close_range(0, ~0U, 0);
-	open("/dev/null", O_RDWR);
-	dup(0);
-	dup(0);
-	chdir("/");
+	app_alone();
 	setsid();
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
@@ -92,7 +78,7 @@ static void app(void)
 	mprotect(hidden, (size_t)PAGES * PAGE, PROT_NONE);
 	for (size_t i = 0; i < THREADS; i++)
 		pthread_create(&threads[i], NULL, thread, (void *)(i + 1));
-	wait_for(SIGUSR1);
+	app_wait_for(SIGUSR1);
 	mprotect(hidden, (size_t)PAGES * PAGE, PROT_READ);
 	for (size_t i = 0; i < PAGES; i++)
 		if (whole[i * PAGE / 8] != i + 1 || hidden[i * PAGE / 8] != i + 1 ||
@@ -271,13 +257,7 @@ int main(int argc, char **argv)
 	opts.pid = pid;
 	opts.freeze_cgroup = leaf.path;
 	opts.has_leave_pages = opts.leave_pages = true;
-	swrk_start(&s);
-	swrk_send(&s, CRIU_REQ_TYPE__DUMP, &opts);
-	if (!swrk_answer(&s, NULL, NULL, NULL)) {
-		show_log("dump.log");
-		fail("the dump fails");
-	}
-	swrk_end(&s);
+	swrk_must(&s, CRIU_REQ_TYPE__DUMP, &opts, NULL, NULL, NULL);
 	read_memory(pid);
 	check(!stat(IMAGES "/pages-1.img", &st));
 	printf("%zu pages in %zu runs were left, the image has %lld bytes\n", n_pages,
@@ -293,13 +273,7 @@ int main(int argc, char **argv)
 	opts.has_rst_sibling = opts.rst_sibling = true;
 	opts.has_notify_scripts = opts.notify_scripts = true;
 	opts.has_lazy_pages = opts.lazy_pages = true;
-	swrk_start(&s);
-	swrk_send(&s, CRIU_REQ_TYPE__RESTORE, &opts);
-	if (!swrk_answer(&s, on_notify, &restore, &restored)) {
-		show_log("restore.log");
-		fail("the restore fails");
-	}
-	swrk_end(&s);
+	swrk_must(&s, CRIU_REQ_TYPE__RESTORE, &opts, on_notify, &restore, &restored);
 	check(restored == pid && restore.stands);
 	kill(pid, SIGUSR1);
 	check(waitpid(pid, &status, 0) == pid);

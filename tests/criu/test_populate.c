@@ -49,16 +49,6 @@ static bool holds(const uint64_t *p, uint64_t seed)
 	return true;
 }
 
-static void wait_for(int signal)
-{
-	sigset_t set;
-	int sig;
-
-	sigemptyset(&set);
-	sigaddset(&set, signal);
-	sigwait(&set, &sig);
-}
-
 /* A parent and a child, who share one area after the fork; the other is the parent's.
  */
 static void app(void)
@@ -68,11 +58,7 @@ static void app(void)
 	int status;
 	pid_t child;
 
-	close_range(0, ~0U, 0);
-	open("/dev/null", O_RDWR);
-	dup(0);
-	dup(0);
-	chdir("/");
+	app_alone();
 	setsid();
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
@@ -80,12 +66,12 @@ static void app(void)
 	fill(shared, 1);
 	child = fork();
 	if (child == 0) {
-		wait_for(SIGUSR1);
+		app_wait_for(SIGUSR1);
 		_exit(holds(shared, 1) ? 42 : 3);
 	}
 	own = area();
 	fill(own, 1000000);
-	wait_for(SIGUSR1);
+	app_wait_for(SIGUSR1);
 	if (!holds(shared, 1) || !holds(own, 1000000))
 		_exit(4);
 	kill(child, SIGUSR1);
@@ -118,13 +104,7 @@ static uint64_t restore(pid_t pid)
 
 	opts_init(&opts, "restore.log");
 	opts.has_rst_sibling = opts.rst_sibling = true;
-	swrk_start(&s);
-	swrk_send(&s, CRIU_REQ_TYPE__RESTORE, &opts);
-	if (!swrk_answer(&s, NULL, NULL, &restored)) {
-		show_log("restore.log");
-		fail("the restore fails");
-	}
-	swrk_end(&s);
+	swrk_must(&s, CRIU_REQ_TYPE__RESTORE, &opts, NULL, NULL, &restored);
 	check(read(faults, &n, sizeof(n)) == sizeof(n));
 	close(faults);
 	check(restored == pid);
@@ -152,13 +132,7 @@ int main(int argc, char **argv)
 	opts_init(&opts, "dump.log");
 	opts.has_pid = true;
 	opts.pid = pid;
-	swrk_start(&s);
-	swrk_send(&s, CRIU_REQ_TYPE__DUMP, &opts);
-	if (!swrk_answer(&s, NULL, NULL, NULL)) {
-		show_log("dump.log");
-		fail("the dump fails");
-	}
-	swrk_end(&s);
+	swrk_must(&s, CRIU_REQ_TYPE__DUMP, &opts, NULL, NULL, NULL);
 	/* Its child is ours now. */
 	while (wait(NULL) > 0)
 		;

@@ -38,11 +38,7 @@ static pid_t clone_as(pid_t pid, unsigned long flags)
 
 static void quiet(void)
 {
-	close_range(0, ~0U, 0);
-	open("/dev/null", O_RDWR);
-	dup(0);
-	dup(0);
-	chdir("/");
+	app_alone();
 }
 
 static void member(const struct pids *t)
@@ -131,13 +127,7 @@ int main(int argc, char **argv)
 	opts.has_pid = true;
 	opts.pid = was.p;
 	opts.has_shell_job = opts.shell_job = true;
-	swrk_start(&s);
-	swrk_send(&s, CRIU_REQ_TYPE__DUMP, &opts);
-	if (!swrk_answer(&s, NULL, NULL, NULL)) {
-		show_log("dump.log");
-		fail("the dump fails");
-	}
-	swrk_end(&s);
+	swrk_must(&s, CRIU_REQ_TYPE__DUMP, &opts, NULL, NULL, NULL);
 	check(waitpid(was.p, &status, 0) == was.p);
 	leaders_end(&was);
 

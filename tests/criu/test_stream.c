@@ -187,11 +187,7 @@ static void app(void)
 	uint32_t i;
 	int sig;
 
-	close_range(0, ~0U, 0);
-	open("/dev/null", O_RDWR);
-	dup(0);
-	dup(0);
-	chdir("/");
+	app_alone();
 	setsid();
 	for (i = 0; i < DATA / sizeof(*data); i++)
 		data[i] = i * 2654435761u;
@@ -230,13 +226,7 @@ int main(int argc, char **argv)
 	opts.pid = pid;
 	opts.has_stream = opts.stream = true;
 	opts.has_notify_scripts = opts.notify_scripts = true;
-	swrk_start(&s);
-	swrk_send(&s, CRIU_REQ_TYPE__DUMP, &opts);
-	if (!swrk_answer(&s, NULL, NULL, NULL)) {
-		show_log("dump.log");
-		fail("the dump fails");
-	}
-	swrk_end(&s);
+	swrk_must(&s, CRIU_REQ_TYPE__DUMP, &opts, NULL, NULL, NULL);
 	streamer_end(&streamer);
 	for (i = streamer.images; i; i = i->next, n++)
 		total += i->len;
@@ -250,13 +240,7 @@ int main(int argc, char **argv)
 	opts.has_rst_sibling = opts.rst_sibling = true;
 	opts.has_stream = opts.stream = true;
 	opts.has_notify_scripts = opts.notify_scripts = true;
-	swrk_start(&s);
-	swrk_send(&s, CRIU_REQ_TYPE__RESTORE, &opts);
-	if (!swrk_answer(&s, NULL, NULL, &restored)) {
-		show_log("restore.log");
-		fail("the restore fails");
-	}
-	swrk_end(&s);
+	swrk_must(&s, CRIU_REQ_TYPE__RESTORE, &opts, NULL, NULL, &restored);
 	streamer_end(&streamer);
 	printf("restore:%s\n", s.events);
 	check(restored == pid);

@@ -38,11 +38,7 @@ static void app(uid_t uid)
 	sigset_t set;
 	int fds[2], sig, i;
 
-	close_range(0, ~0U, 0);
-	open("/dev/null", O_RDWR);
-	dup(0);
-	dup(0);
-	chdir("/");
+	app_alone();
 	setsid();
 	setrlimit(RLIMIT_NOFILE, &(struct rlimit){300, 500});
 	setrlimit(RLIMIT_CORE, &(struct rlimit){0, 4096});
