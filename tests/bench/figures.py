@@ -161,28 +161,36 @@ def be_preferred():
         print(f"measured beside what else the machine does: {error}", flush=True)
 
 
-# Memory last: what the moves leave behind is in it.
-MEASURES = [measure_run, measure_downtime, measure_move, measure_idle]
-
-
-def main():
-    reason = lab.lacking() or (None if os.access(BARE, os.X_OK) else
-                               f"no {BARE}: run setup/setup --tests")
+def run_with(n_nodes, measure, reason=None):
+    """measure(laboratory); an exit status."""
+    reason = lab.lacking() or reason
     if reason:
         print(f"skipped: {reason}")
         return 77
     os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:" + os.environ["PATH"]
-    be_preferred()
-    cluster = lab.Lab(3)
+    cluster = lab.Lab(n_nodes)
     try:
         cluster.settle()
-        for measure in MEASURES:
-            if not sys.argv[1:] or any(word in measure.__name__ for word in sys.argv[1:]):
-                measure(cluster)
+        measure(cluster)
     finally:
         cluster.down()
     return 0
 
 
+def run_named(measures, reason=None):
+    """Those whose names contain one of our arguments, or all; preferred to what else runs."""
+    def measure(cluster):
+        for each in measures:
+            if not sys.argv[1:] or any(word in each.__name__ for word in sys.argv[1:]):
+                each(cluster)
+
+    be_preferred()
+    return run_with(3, measure, reason)
+
+
+# Memory last: what the moves leave behind is in it.
+MEASURES = [measure_run, measure_downtime, measure_move, measure_idle]
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_named(MEASURES, None if os.access(BARE, os.X_OK) else
+                       f"no {BARE}: run setup/setup --tests"))

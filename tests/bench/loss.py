@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 
-import lab
+from figures import run_with
 from lab import until
 
 N_NODES = 5
@@ -88,20 +88,5 @@ def measure(cluster, rounds):
               flush=True)
 
 
-def main():
-    reason = lab.lacking()
-    if reason:
-        print(f"skipped: {reason}")
-        return 77
-    os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:" + os.environ["PATH"]
-    cluster = lab.Lab(N_NODES)
-    try:
-        cluster.settle()
-        measure(cluster, int(sys.argv[1]) if sys.argv[1:] else 5)
-    finally:
-        cluster.down()
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_with(N_NODES, lambda cluster: measure(cluster, int(sys.argv[1]) if sys.argv[1:] else 5)))

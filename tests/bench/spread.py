@@ -12,7 +12,6 @@ import sys
 import time
 
 import figures
-import lab
 from figures import tell
 from lab import PROGRAMS
 
@@ -79,26 +78,5 @@ def measure_exec(cluster):
          f"4 x (fork+exec {values['here']:.2f} + a round trip of {trip:.3f})")
 
 
-MEASURES = [measure_exec, measure_make]
-
-
-def main():
-    reason = lab.lacking()
-    if reason:
-        print(f"skipped: {reason}")
-        return 77
-    os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:" + os.environ["PATH"]
-    figures.be_preferred()
-    cluster = lab.Lab(3)
-    try:
-        cluster.settle()
-        for measure in MEASURES:
-            if not sys.argv[1:] or any(word in measure.__name__ for word in sys.argv[1:]):
-                measure(cluster)
-    finally:
-        cluster.down()
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(figures.run_named([measure_exec, measure_make]))
