@@ -66,7 +66,7 @@ int socket_diag_open(void);
 /* *ret_peer 0: not connected, or not accepted yet.  -ENOENT: no such socket. */
 int socket_unix_peer(int diag_fd, ino_t inode, ino_t *ret_peer);
 
-/* inventory_verdict.c: null, zero, full, random or urandom, by number. */
+/* inventory_verdict.c: see proc_plain_device(). */
 bool inventory_plain_device(const struct inventory_file *f);
 
 /* inventory_elf.c: the build id as hex, "" if there is none.  No allocation. */

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 /*
@@ -109,6 +110,14 @@ int proc_numbers(int proc_fd, const char *path, size_t max, int **ret, size_t *r
 	if (*ret_n)
 		qsort(*ret, *ret_n, sizeof(int), compare_ints);
 	return 0;
+}
+
+bool proc_plain_device(mode_t mode, dev_t rdev)
+{
+	static const unsigned char minors[] = {3, 5, 7, 8, 9};
+
+	return S_ISCHR(mode) && major(rdev) == 1 && minor(rdev) <= 9 &&
+	       memchr(minors, (int)minor(rdev), sizeof(minors));
 }
 
 const char *proc_field(const char *text, const char *key)

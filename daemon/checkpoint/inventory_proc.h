@@ -19,5 +19,7 @@ const char *proc_field(const char *text, const char *key);
 int proc_stat(int dir_fd, const char *path, int flags, struct statx *ret);
 /* O_PATH of @path beneath the space's root, magic links refused; RESOLVE_* besides. */
 int root_open(int root_fd, const char *path, uint64_t resolve);
+/* null, zero, full, random or urandom, by number. */
+bool proc_plain_device(mode_t mode, dev_t rdev);
 /* No such process or descriptor any more. */
 bool proc_gone(int r);

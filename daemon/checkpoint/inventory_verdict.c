@@ -53,10 +53,7 @@ static const char *anon_problem(const char *path)
 
 bool inventory_plain_device(const struct inventory_file *f)
 {
-	static const unsigned char minors[] = {3, 5, 7, 8, 9};
-
-	return S_ISCHR(f->mode) && major(f->rdev) == 1 && minor(f->rdev) <= 9 &&
-	       memchr(minors, (int)minor(f->rdev), sizeof(minors));
+	return proc_plain_device(f->mode, f->rdev);
 }
 
 static void judge_path(struct report *r, const char *where,

@@ -104,9 +104,10 @@ static node_id take_out(struct membership_cut *cuts, size_t *n, node_id node)
 static void set_cut_from(struct membership *m, struct membership_lease *lease, node_id from)
 {
 	if (!lease->cut_from && from)
-		log_warning("node %u and node %u do not reach each other: %u gets no lease before "
+		log_warning("node %s and node %s do not reach each other: %s gets no lease before "
 			    "they do",
-			    lease->node, from, lease->node);
+			    rpc_name(m->rpc, lease->node), rpc_name(m->rpc, from),
+			    rpc_name(m->rpc, lease->node));
 	lease->cut_from = from;
 }
 

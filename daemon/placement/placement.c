@@ -30,7 +30,7 @@ struct leaving {
 	struct placement *placement; /* NULL: it is gone */
 	enum state state;
 	pid_t pid;
-	uint64_t call; /* 0: interrupted, it will ask again */
+	uint64_t call;
 	node_id node;
 	uint32_t generation;
 	uint64_t incarnation;
@@ -65,12 +65,6 @@ static void free_leaving(struct leaving *l)
 	free(l);
 }
 
-static void go_here(struct placement *p, uint64_t call)
-{
-	if (call)
-		(void)space_exec_go(p->n.space, call);
-}
-
 static void stay(struct leaving *l, const char *why)
 {
 	struct placement *p = l->placement;
@@ -79,7 +73,8 @@ static void stay(struct leaving *l, const char *why)
 	for (size_t i = 0; i < l->look.exec.n_given; i++)
 		if (l->streams[i])
 			(void)stream_close(p->n.stream, l->streams[i], STREAM_WRITER);
-	go_here(p, l->call);
+	/* Interrupted, it asks again. */
+	(void)space_exec_go(p->n.space, l->call);
 	free_leaving(l);
 }
 
@@ -175,8 +170,8 @@ static void on_asked(void *owner, const struct rpc_result *result)
 
 	l->request = NULL;
 	if (result->status != RPC_OK) {
-		log_debug("node %u refuses the program of process %d: %s", l->node, l->pid,
-			  result->text);
+		log_debug("node %s refuses the program of process %d: %s",
+			  rpc_name(p->n.rpc, l->node), l->pid, result->text);
 		return did_not_leave(l, result->text);
 	}
 	l->incarnation = placement_wire_incarnation(result);
@@ -297,18 +292,18 @@ static bool may_leave(struct placement *p, pid_t pid)
 void placement_on_exec(struct placement *p, const struct space_exec *exec)
 {
 	struct leaving *l = find(p, exec->pid);
-	node_id node;
+	node_id self = rpc_self(p->n.rpc), node = self;
 
 	if (l) { /* a signal interrupted it; after LEAVING it did not become a shadow */
 		l->call = exec->id;
 		return;
 	}
-	if (!may_leave(p, exec->pid))
-		return go_here(p, exec->id);
-	node = job_place(p);
-	job_note(p, exec->pid, node, node != rpc_self(p->n.rpc));
-	if (node == rpc_self(p->n.rpc) || look(p, exec, node) < 0)
-		go_here(p, exec->id);
+	if (may_leave(p, exec->pid)) {
+		node = job_place(p);
+		job_note(p, exec->pid, node, node != self);
+	}
+	if (node == self || look(p, exec, node) < 0)
+		(void)space_exec_go(p->n.space, exec->id);
 }
 
 void leaving_on_state(struct placement *p, struct rpc_call *call, pid_t pid,

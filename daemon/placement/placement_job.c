@@ -10,13 +10,14 @@
 #include "placement_choose.h"
 #include "process_proc.h"
 
-enum { CANDIDATES_MAX = 1024, ANCESTORS_MAX = 4096, FIRST_PROGRAM = 300 };
+enum { CANDIDATES_MAX = 1024, ANCESTORS_MAX = 4096 };
 
 struct job {
 	pid_t pid;
 	node_id node;
 	bool whole; /* what it starts stays with it */
 	bool stays;
+	bool busy; /* when last looked at; of those that are here: it does not wait, as shells do */
 	uint64_t start_ticks; /* of the process, since PIDs come again */
 	UT_hash_handle hh;
 };
@@ -35,15 +36,17 @@ static void drop(struct placement *p, struct job *j)
 	free(j);
 }
 
-static bool is_over(struct placement *p, const struct job *j)
+/* False: it is over. */
+static bool look(struct placement *p, struct job *j)
 {
 	struct process_record d;
 	struct proc_stat s;
 
 	if (proc_stat_read(space_proc_fd(p->n.space), j->pid, &s) < 0 ||
 	    s.start_ticks != j->start_ticks || s.state == 'Z')
-		return true;
-	return process_record(p->n.process, j->pid, &d) == 0 && d.state == PROCESS_ENDED;
+		return false;
+	j->busy = j->node != rpc_self(p->n.rpc) || s.state == 'R' || s.state == 'D';
+	return process_record(p->n.process, j->pid, &d) != 0 || d.state != PROCESS_ENDED;
 }
 
 void job_note(struct placement *p, pid_t pid, node_id node, bool whole)
@@ -88,9 +91,9 @@ bool job_covers(struct placement *p, pid_t pid)
 	struct job *j = find(p, pid);
 	struct proc_stat s;
 
-	if (j && j->stays && !is_over(p, j))
+	if (j && j->stays && look(p, j))
 		return true;
-	for (int i = 0; pid >= FIRST_PROGRAM && i < ANCESTORS_MAX; i++) {
+	for (int i = 0; pid >= PLACEMENT_PID_MIN && i < ANCESTORS_MAX; i++) {
 		if (proc_stat_read(space_proc_fd(p->n.space), pid, &s) < 0)
 			return false;
 		j = find(p, pid);
@@ -101,23 +104,13 @@ bool job_covers(struct placement *p, pid_t pid)
 	return false;
 }
 
-static void forget_ended(struct placement *p)
+static void look_at_all(struct placement *p)
 {
 	struct job *j, *next;
 
 	HASH_ITER (hh, p->jobs, j, next)
-		if (is_over(p, j))
+		if (!look(p, j))
 			drop(p, j);
-}
-
-/* Of those that are here one can see whether they wait for others, as shells do. */
-static bool is_busy(struct placement *p, const struct job *j)
-{
-	struct proc_stat s;
-
-	return j->node != rpc_self(p->n.rpc) ||
-	       (proc_stat_read(space_proc_fd(p->n.space), j->pid, &s) == 0 &&
-		(s.state == 'R' || s.state == 'D'));
 }
 
 static uint32_t count(struct placement *p, node_id node)
@@ -126,7 +119,7 @@ static uint32_t count(struct placement *p, node_id node)
 	uint32_t n = 0;
 
 	HASH_ITER (hh, p->jobs, j, next)
-		n += j->node == node && is_busy(p, j);
+		n += j->node == node && j->busy;
 	return n;
 }
 
@@ -137,7 +130,7 @@ node_id job_place(struct placement *p)
 	struct placement_candidate c[CANDIDATES_MAX];
 	size_t n = 1;
 
-	forget_ended(p);
+	look_at_all(p);
 	c[0].node = NODE_NONE;
 	for (size_t i = 0; i < view->n_nodes; i++) {
 		const struct membership_node *node = &view->nodes[i];

@@ -17,10 +17,10 @@
 #include "err.h"
 #include "inventory_mount.h"
 #include "inventory_proc.h"
+#include "process_proc.h"
 
 #include <fcntl.h>
 #include <linux/kcmp.h>
-#include <linux/magic.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -34,7 +34,6 @@
 enum {
 	STRINGS_MAX = 65536,
 	BYTES_MAX = 2 << 20, /* of arguments and environment */
-	FIRST_PROGRAM = 300, /* PIDs below are services */
 	DESCRIPTORS_READ_MAX = 4096,
 };
 
@@ -254,8 +253,6 @@ static int look_at_status(struct look *k)
 	x->launch.umask = (mode_t)strtoul(proc_field(text, "Umask:") ?: "022", NULL, 8);
 	x->blocked = hex(text, "SigBlk:");
 	x->ignored = hex(text, "SigIgn:");
-	l->member.uid = uid;
-	l->member.gid = gid;
 	return read_groups(l, text);
 }
 
@@ -346,20 +343,13 @@ static bool has_children(struct look *k)
 
 static int read_family(struct look *k, pid_t pid, struct process_member *ret)
 {
-	_cleanup_buf_ struct buf b = { 0 };
-	const char *p;
-	char path[32];
-	int r;
+	struct proc_stat s = { 0 };
+	int r = proc_stat_read(k->l->proc_fd, pid, &s);
 
-	(void)snprintf(path, sizeof(path), "%d/stat", pid);
-	r = proc_read(k->l->proc_fd, path, 4096, &b);
-	if (r < 0)
-		return r;
-	p = strrchr((const char *)b.data, ')');
-	ret->pid = pid;
-	if (!p || sscanf(p + 1, " %*c %d %d %d", &ret->ppid, &ret->pgid, &ret->sid) != 3)
-		return err_origin(-EPROTO);
-	return 0;
+	*ret = (struct process_member){ .pid = pid, .ppid = s.ppid, .pgid = s.pgid, .sid = s.sid,
+					.uid = k->l->exec.launch.caller.uid,
+					.gid = k->l->exec.launch.caller.gid };
+	return r;
 }
 
 static int look_at_family(struct look *k)
@@ -377,14 +367,12 @@ static int look_at_family(struct look *k)
 	r = read_family(k, l->call.pid, m);
 	if (r < 0)
 		return r;
-	if (m->ppid < FIRST_PROGRAM)
+	if (m->ppid < PLACEMENT_PID_MIN)
 		return stays(l, "its parent has ended");
 	r = read_family(k, m->ppid, parent);
 	if (r < 0)
 		return r;
-	parent->uid = m->uid;
-	parent->gid = m->gid;
-	if (parent->sid < FIRST_PROGRAM || parent->pgid < FIRST_PROGRAM ||
+	if (parent->sid < PLACEMENT_PID_MIN || parent->pgid < PLACEMENT_PID_MIN ||
 	    (m->sid != parent->sid && m->sid != m->pid))
 		return stays(l, "its session is another one's");
 	return 0;
@@ -496,7 +484,7 @@ static bool is_shared(struct look *k, int number, const char *link)
 		size_t n_fds = 0;
 		char path[64], other[4096];
 
-		if (pids[i] < FIRST_PROGRAM || pids[i] == pid)
+		if (pids[i] < PLACEMENT_PID_MIN || pids[i] == pid)
 			continue;
 		(void)snprintf(path, sizeof(path), "%d/fd", pids[i]);
 		if (proc_numbers(k->l->proc_fd, path, DESCRIPTORS_READ_MAX, &fds, &n_fds) < 0)
@@ -512,13 +500,6 @@ static bool is_shared(struct look *k, int number, const char *link)
 	return false;
 }
 
-static bool is_plain_device(const struct statx *st)
-{
-	return S_ISCHR(st->stx_mode) && st->stx_rdev_major == 1 &&
-	       (st->stx_rdev_minor == 3 || st->stx_rdev_minor == 5 ||
-		(st->stx_rdev_minor >= 7 && st->stx_rdev_minor <= 9));
-}
-
 static int add_file(struct look *k, struct placement_descriptor *d, const char *link,
 		    const struct statx *st)
 {
@@ -529,7 +510,7 @@ static int add_file(struct look *k, struct placement_descriptor *d, const char *
 	d->path = strdup(link);
 	if (!d->path)
 		return err_origin(-ENOMEM);
-	if (is_plain_device(st))
+	if (proc_plain_device(st->stx_mode, makedev(st->stx_rdev_major, st->stx_rdev_minor)))
 		return 0;
 	if (!S_ISREG(st->stx_mode) && !S_ISDIR(st->stx_mode))
 		return stays(k->l, "descriptor %d is %.80s", d->number, link);

@@ -360,20 +360,6 @@ void coming_on_view(struct placement *p)
 
 /* -- A predecessor's -- */
 
-static int take_back(void *owner, const char *name)
-{
-	pid_t **next = owner;
-
-	*(*next)++ = atoi(name + sizeof(kept_prefix) - 1);
-	return 0;
-}
-
-static int count(void *owner, const char *name)
-{
-	++*(size_t *)owner;
-	return 0;
-}
-
 static int resume(struct placement *p, pid_t pid)
 {
 	struct coming *c = calloc(1, sizeof(*c));
@@ -408,20 +394,12 @@ static int resume(struct placement *p, pid_t pid)
 int coming_start(struct placement *p)
 {
 	_cleanup_free_ pid_t *pids = NULL;
-	pid_t *next;
 	size_t n = 0;
-	int r;
+	int r = space_kept_numbers(p->n.space, kept_prefix, &pids, &n);
 
-	r = space_each_kept(p->n.space, kept_prefix, count, &n);
-	if (r != 0)
-		return err_fold(r);
-	pids = next = calloc(n + 1, sizeof(*pids));
-	if (!pids)
-		return err_origin(-ENOMEM);
-	r = space_each_kept(p->n.space, kept_prefix, take_back, &next);
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = resume(p, pids[i]);
-	return err_fold(r);
+	return r;
 }
 
 void coming_fini(struct placement *p)

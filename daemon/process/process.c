@@ -48,13 +48,6 @@ bool room_home_is_out(const struct process_room *p, pid_t pid)
 
 /* -- What /proc says -- */
 
-const char *room_node_name(const struct process_room *p, node_id node)
-{
-	const struct membership_node *n = membership_node(p->membership, node);
-
-	return n ? n->name : "?";
-}
-
 bool room_is_shadow(struct process_room *p, pid_t pid)
 {
 	struct stat st;
@@ -74,6 +67,15 @@ int room_real(struct process_room *p, pid_t pid, struct proc_stat *ret)
 		return PROCESS_E_ABSENT;
 	*ret = s;
 	return 0;
+}
+
+bool room_is_free(struct process_room *p, pid_t pid)
+{
+	const struct process_entry *e = process_table_find(p->table, pid);
+	struct proc_stat s;
+
+	return (!e || e->record.state == PROCESS_ENDED) &&
+	       proc_stat_read(space_proc_fd(p->space), pid, &s) < 0;
 }
 
 bool room_is_leaving(struct process_room *p, pid_t pid)

@@ -78,15 +78,6 @@ static bool gives_way(struct process_room *p, pid_t pid)
 	return e && e->record.state == PROCESS_AWAY && !e->record.moving;
 }
 
-static bool is_free(struct process_room *p, pid_t pid)
-{
-	const struct process_entry *e = process_table_find(p->table, pid);
-	struct proc_stat s;
-
-	return (!e || e->record.state == PROCESS_ENDED) &&
-	       proc_stat_read(space_proc_fd(p->space), pid, &s) < 0;
-}
-
 static void stays_away(struct process_room *p, pid_t pid)
 {
 	const struct process_entry *found = process_table_find(p->table, pid);
@@ -187,7 +178,7 @@ int process_arrive_begin(struct process_room *p, const struct process_member *me
 	if (n_members == 0)
 		return err_origin(-EINVAL);
 	for (size_t i = 0; i < n_members; i++)
-		if (!gives_way(p, members[i].pid) && !is_free(p, members[i].pid))
+		if (!gives_way(p, members[i].pid) && !room_is_free(p, members[i].pid))
 			return PROCESS_E_TAKEN;
 	a = calloc(1, sizeof(*a) + n_members * sizeof(a->of[0]));
 	if (!a)

@@ -345,7 +345,7 @@ void change_say_placed(struct process_room *p, const struct process_record *r)
 	if (!d) {
 		log_warning("no memory to tell node %s where process %d is, left to "
 			    "the next view",
-			    room_node_name(p, r->home), r->pid);
+			    rpc_name(p->rpc, r->home), r->pid);
 		return;
 	}
 	*d = (struct placed){.call.done = on_placed_answer,

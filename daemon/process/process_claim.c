@@ -134,7 +134,7 @@ static void kill_one(struct claim *c, const struct wire_claim *w)
 	else
 		log_warning("process %d is killed: it was started anew on node %s while "
 			    "this one was lost PID=%d",
-			    w->pid, room_node_name(p, w->place), w->pid);
+			    w->pid, rpc_name(p->rpc, w->place), w->pid);
 	/* First: a successor of this ssid would not know that it must. */
 	(void)process_kernel_signal(w->pid, SIGKILL);
 	c->n_killed++;
@@ -212,7 +212,7 @@ static void on_answer(struct wire_call *call, enum rpc_status status, const char
 
 	if (status != RPC_OK) {
 		log_debug("node %s does not say what is ours: %s",
-			  room_node_name(c->room, a->node), text);
+			  rpc_name(c->room->rpc, a->node), text);
 		(void)env_arm(c->room->env, &a->again, again_after);
 		return;
 	}

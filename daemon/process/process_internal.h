@@ -143,11 +143,11 @@ void room_ended(struct process_room *p, pid_t pid, int code, int status);
 bool room_below(struct process_room *p, pid_t pid, pid_t ancestor);
 pid_t room_app(struct process_room *p, const struct proc_stat *s);
 bool room_is_shadow(struct process_room *p, pid_t pid);
+/* Nobody has this PID here, nor a record that means somebody. */
+bool room_is_free(struct process_room *p, pid_t pid);
 /* A process of an application that really runs here?  PROCESS_E_ABSENT. */
 int room_real(struct process_room *p, pid_t pid, struct proc_stat *ret);
 bool room_up(const struct process_room *p, node_id node);
-/* "?": it is no member. */
-const char *room_node_name(const struct process_room *p, node_id node);
 /* Guests have a record: a copy that has none here, or one that is coming, is not committed. */
 bool room_is_half_made(const struct process_room *p, pid_t pid);
 /* A member, and out: only the place of @pid can tell of it. */

@@ -29,21 +29,12 @@
 static const nsec_t ask_every = NSEC_PER_SEC;
 
 struct kin_ask {
-	struct process_room *room; /* NULL: it is gone */
+	struct process_room *room;
 	pid_t pid;
 	LIST_ENTRY(kin_ask) entry;
 };
 
 /* -- Who stands -- */
-
-static bool is_free(struct process_room *p, pid_t pid)
-{
-	const struct process_entry *e = process_table_find(p->table, pid);
-	struct proc_stat s;
-
-	return (!e || e->record.state == PROCESS_ENDED) &&
-	       proc_stat_read(space_proc_fd(p->space), pid, &s) < 0;
-}
 
 static int stand(struct process_room *p, const struct process_member *m)
 {
@@ -59,7 +50,7 @@ static int stand(struct process_room *p, const struct process_member *m)
 
 	if (shadow_stands(p, m->pid))
 		return 0;
-	if (home == NODE_NONE || home == room_self(p) || !is_free(p, m->pid))
+	if (home == NODE_NONE || home == room_self(p) || !room_is_free(p, m->pid))
 		return PROCESS_E_TAKEN;
 	r = room_put(p, &e);
 	if (r < 0)
@@ -131,7 +122,7 @@ int process_come_exec(struct process_room *p, const struct process_member *m,
 	struct shadow_command c = {.verb = SHADOW_EXEC};
 	int r;
 
-	if (e.record.home == NODE_NONE || e.record.home == room_self(p) || !is_free(p, m->pid))
+	if (e.record.home == NODE_NONE || e.record.home == room_self(p) || !room_is_free(p, m->pid))
 		return PROCESS_E_TAKEN;
 	c.n_data = (uint32_t)strlen(argv0) + 1;
 	if (c.n_data > sizeof(c.data))

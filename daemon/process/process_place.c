@@ -46,7 +46,7 @@ uint64_t place_incarnation(const struct process_room *p, node_id node)
 static void end_there(struct process_room *p, const struct process_record *d)
 {
 	log_notice("process %d ended: node %s, where it ran, %s PID=%d", d->pid,
-		   room_node_name(p, d->place),
+		   rpc_name(p->rpc, d->place),
 		   room_up(p, d->place) ? "began anew" : "is lost", d->pid);
 	room_ended(p, d->pid, CLD_KILLED, SIGKILL);
 }

@@ -384,20 +384,6 @@ int shadow_connect(struct process_room *p, pid_t pid, int *ret_fd)
 	return 0;
 }
 
-static int take_back(void *owner, const char *name)
-{
-	pid_t **next = owner;
-
-	*(*next)++ = atoi(name + sizeof(kept_prefix) - 1);
-	return 0;
-}
-
-static int count(void *owner, const char *name)
-{
-	++*(size_t *)owner;
-	return 0;
-}
-
 static void resume(struct process_room *p, pid_t pid)
 {
 	const struct process_entry *e = process_table_find(p->table, pid);
@@ -423,22 +409,14 @@ static void resume(struct process_room *p, pid_t pid)
 int shadow_start(struct process_room *p)
 {
 	_cleanup_free_ pid_t *pids = NULL;
-	pid_t *next;
 	size_t n = 0;
 	int r;
 
 	r = process_kernel_listen(&p->shadow_listen_fd);
+	if (r == 0)
+		r = space_kept_numbers(p->space, kept_prefix, &pids, &n);
 	if (r < 0)
 		return r;
-	r = space_each_kept(p->space, kept_prefix, count, &n);
-	if (r != 0)
-		return err_fold(r);
-	pids = next = calloc(n + 1, sizeof(*pids));
-	if (!pids)
-		return err_origin(-ENOMEM);
-	r = space_each_kept(p->space, kept_prefix, take_back, &next);
-	if (r != 0)
-		return err_fold(r);
 	for (size_t i = 0; i < n; i++)
 		resume(p, pids[i]);
 	return 0;

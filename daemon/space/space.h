@@ -134,6 +134,8 @@ int space_drop(struct space *s, const char *name);
 /* All names that begin with @prefix; @cb may not call space_*(). */
 int space_each_kept(struct space *s, const char *prefix,
 		    int (*cb)(void *owner, const char *name), void *owner);
+/* The numbers behind @prefix, of names that are nothing else.  malloc()ed. */
+int space_kept_numbers(struct space *s, const char *prefix, int **ret, size_t *ret_n);
 
 /* A state memfd: the kept one of that name, or a new one of @size zero bytes, mapped shared.
  * *ret_fresh tells which. */

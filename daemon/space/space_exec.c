@@ -1,23 +1,15 @@
 /* Programs that are about to be started: init_exec.c says how they wait. */
 #include "space_internal.h"
 
-#include "err.h"
-
 #include <string.h>
-
-static int outcome(int r, const struct init_reply *reply)
-{
-	if (r == 0 && reply->result != 0)
-		return reply->result == INIT_E_ABSENT ? SPACE_E_ABSENT : err_origin(-EPROTO);
-	return r;
-}
 
 int space_exec_go(struct space *s, uint64_t id)
 {
 	struct init_request request = { .verb = INIT_EXEC_GO, .until = id };
 	struct init_reply reply;
+	int r = space_call(s, &request, NULL, 0, &reply, NULL, 0);
 
-	return outcome(space_call(s, &request, NULL, 0, &reply, NULL, 0), &reply);
+	return r < 0 ? r : space_outcome(reply.result);
 }
 
 int space_exec_give(struct space *s, uint64_t id, int fd, bool cloexec, int *ret_number)
@@ -25,8 +17,10 @@ int space_exec_give(struct space *s, uint64_t id, int fd, bool cloexec, int *ret
 	struct init_request request = { .verb = INIT_EXEC_GIVE, .until = id,
 					.flags = cloexec ? INIT_EXEC_CLOSED : 0 };
 	struct init_reply reply;
-	int r = outcome(space_call(s, &request, &fd, 1, &reply, NULL, 0), &reply);
+	int r = space_call(s, &request, &fd, 1, &reply, NULL, 0);
 
+	if (r == 0)
+		r = space_outcome(reply.result);
 	if (r == 0)
 		*ret_number = reply.pid;
 	return r;

@@ -46,6 +46,9 @@ int space_wire_call(int fd, struct init_request *request, const int *fds, size_t
 int space_call(struct space *s, struct init_request *request, const int *fds, size_t n_fds,
 	       struct init_reply *ret, int *ret_fds, size_t n_ret_fds);
 
+/* space_spawn.c: init_reply.result, 0 or > 0, as SPACE_E_*. */
+int space_outcome(int result);
+
 /* space_cgroup.c */
 
 /* Where cgroup v2 is mounted.  -ENOENT: nowhere. */

@@ -11,7 +11,7 @@ static const char *const default_envp[] = {
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL
 };
 
-static int outcome(int result)
+int space_outcome(int result)
 {
 	switch (result) {
 	case 0:
@@ -93,7 +93,7 @@ int space_spawn(struct space *s, const struct space_spawn *spec, pid_t *ret_pid,
 		fds[n++] = spec->fds[i];
 	r = space_call(s, &request, fds, n, &reply, &pidfd, 1);
 	if (r == 0)
-		r = outcome(reply.result);
+		r = space_outcome(reply.result);
 	if (r != 0)
 		return r;
 	if (ret_pidfd)
@@ -109,7 +109,7 @@ static int call_with_pid(struct space *s, enum init_verb verb, pid_t pid)
 	struct init_reply reply;
 	int r = space_call(s, &request, NULL, 0, &reply, NULL, 0);
 
-	return r < 0 ? r : outcome(reply.result);
+	return r < 0 ? r : space_outcome(reply.result);
 }
 
 int space_track(struct space *s, pid_t pid)

@@ -183,6 +183,11 @@ node_id rpc_self(const struct rpc *rpc)
 	return HERE;
 }
 
+const char *rpc_name(struct rpc *rpc, node_id node)
+{
+	return node == HERE ? "here" : "there";
+}
+
 int rpc_register(struct rpc *rpc, const struct rpc_method *methods, void *owner)
 {
 	registered = methods;
