@@ -335,6 +335,16 @@ class Lab:
                                           "--timeout", "20").status == 0,
                   timeout, lambda n=node: f"{n} is not in touch with all")
 
+    def mend(self):
+        """Take back what a test that failed has left: cuts, pauses, nodes that are off."""
+        self.command("heal")
+        for node in json.loads(self.command("list", "--json"))["nodes"]:
+            if node["state"] == "paused":
+                self.command("resume", node["name"])
+            elif node["state"] == "off":
+                self.command("start", node["name"])
+                self.prepare_node(node["name"])
+
     def logs(self, node, fresh=False):
         text = self.command("logs", node)
         return text[self.log_marks.get(node, 0):] if fresh else text

@@ -93,7 +93,7 @@ class Fenced(beats.Beats):
             now = time.time_ns()
             logs = "".join(self.log_of(node)[since[node]:] for node in at)
             for node in who:
-                if node not in decided and re.search(rf"\({node}\) has not renewed", logs):
+                if node not in decided and re.search(rf"node {node} has not renewed", logs):
                     decided[node] = before
             before = now
             return len(decided) == len(who)
@@ -116,7 +116,7 @@ class Fenced(beats.Beats):
         return float(found[1])
 
     def tearDown(self):
-        self.lab.command("heal")
+        self.lab.mend()
         for node in self.lab.nodes:
             self.signal_ssid(node, "CONT")
         super().tearDown()
@@ -308,7 +308,9 @@ kill -STOP $(cat /run/ssi/ssid.pid)""", user="root", check=True)
         until(lambda: [n for n, _ in self.lab.copies("stamp")] == [others[0]], 20)
         self.lab.run(others[0], "ssi-run", "kill", "-9", str(guest_pid), user="root", check=True)
         guest.result(20)
-        until(lambda: self.problems(others[0]) == [])
+        # Nothing is wrong any more; that a node was lost often, by earlier tests too, is told still.
+        until(lambda: not [p for p in self.problems(others[0]) if not re.search(r" was lost \d+ times", p)],
+              20, lambda: str(self.problems(others[0])))
 
     # Parts of the network are cut.
 

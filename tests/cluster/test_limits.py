@@ -23,12 +23,14 @@ class Limits(Beats):
 
     def test_a_target_without_room_for_images_takes_nothing(self):
         running, pid = self.beat(60)
-        private = ("mount", "-o")
-        self.lab.run("n2", *private, "remount,size=8m", "/run/ssi/private", user="root", check=True)
+        # Its memory does not go through images; what is left of them must not fit.
+        self.lab.run("n2", "sh", "-c", "cd /run/ssi/private && mount -o remount,size=8m . && "
+                     "cat /dev/zero >full; true", user="root", check=True)
         try:
             self.refused(pid, "no room for its images: .*image_max_mb")
         finally:
-            self.lab.run("n2", *private, "remount,size=50%", "/run/ssi/private", user="root")
+            self.lab.run("n2", "sh", "-c", "cd /run/ssi/private && rm full && "
+                         "mount -o remount,size=50% .", user="root", check=True)
         self.moves(pid)
         self.end(running, pid)
 
