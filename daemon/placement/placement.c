@@ -3,7 +3,8 @@
  *
  * Happy path: LOOKING (a worker reads what it would inherit) -> ASKING (the other node makes
  * all of that, and says that it could begin) -> LEAVING (its process becomes its shadow, on
- * a worker) -> BEGINNING (the other node is told, again and again until it knows).
+ * a worker) -> DRAINING (only if signals were pending: the other node is told that it left, and
+ * they are sent on) -> BEGINNING (the other node is told, again and again until it knows).
  *
  * Failure modes: before LEAVING anything -> its process goes on in its execve() here; the
  * process is interrupted by a signal -> it asks again, and we go on under the new id; ssid
@@ -22,7 +23,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum state { LOOKING, ASKING, LEAVING, BEGINNING };
+enum state { LOOKING, ASKING, LEAVING, DRAINING, BEGINNING };
 
 static const nsec_t again_after = 200 * NSEC_PER_MSEC;
 
@@ -61,6 +62,7 @@ static void free_leaving(struct leaving *l)
 	if (l->request)
 		rpc_cancel(p->n.rpc, l->request);
 	env_disarm(p->n.env, &l->again);
+	process_leave_drain_cancel(p->n.process, l);
 	placement_exec_fini(&l->look.exec);
 	free(l);
 }
@@ -85,10 +87,16 @@ static void tell_no(void *owner, const struct rpc_result *result)
 /* -- BEGINNING -- */
 
 static void begin(struct leaving *l);
+static void drain(struct leaving *l);
 
 static void on_again(struct env_timer *t)
 {
-	begin(container_of(t, struct leaving, again));
+	struct leaving *l = container_of(t, struct leaving, again);
+
+	if (l->state == DRAINING)
+		drain(l);
+	else
+		begin(l);
 }
 
 static void on_begun(void *owner, const struct rpc_result *result)
@@ -113,10 +121,43 @@ static void on_begun(void *owner, const struct rpc_result *result)
 
 static void begin(struct leaving *l)
 {
+	const struct placement_end end = { .begin = true, .alarm = l->alarm };
 	struct placement *p = l->placement;
 
 	l->state = BEGINNING;
-	if (placement_wire_end(p, l->node, l->pid, l->generation, &l->alarm, on_begun, l,
+	if (placement_wire_end(p, l->node, l->pid, l->generation, &end, on_begun, l,
+			       &l->request) < 0)
+		(void)env_arm(p->n.env, &l->again, again_after);
+}
+
+/* -- DRAINING -- */
+
+static void on_drained(void *owner)
+{
+	begin(owner);
+}
+
+static void on_committed(void *owner, const struct rpc_result *result)
+{
+	struct leaving *l = owner;
+	struct placement *p = l->placement;
+
+	l->request = NULL;
+	if (result->status == RPC_NOT_FOUND ||
+	    (result->status == RPC_OK &&
+	     process_leave_drain(p->n.process, l->pid, on_drained, l) < 0))
+		begin(l);
+	else if (result->status != RPC_OK)
+		(void)env_arm(p->n.env, &l->again, again_after);
+}
+
+static void drain(struct leaving *l)
+{
+	const struct placement_end end = { .begin = true, .wait = true };
+	struct placement *p = l->placement;
+
+	l->state = DRAINING;
+	if (placement_wire_end(p, l->node, l->pid, l->generation, &end, on_committed, l,
 			       &l->request) < 0)
 		(void)env_arm(p->n.env, &l->again, again_after);
 }
@@ -125,15 +166,16 @@ static void begin(struct leaving *l)
 
 static void did_not_leave(struct leaving *l, const char *why)
 {
+	const struct placement_end no = { .begin = false };
 	struct placement *p = l->placement;
 
 	journal_remove(p, l->pid);
-	(void)placement_wire_end(p, l->node, l->pid, l->generation, NULL, tell_no, NULL, NULL);
+	(void)placement_wire_end(p, l->node, l->pid, l->generation, &no, tell_no, NULL, NULL);
 	job_stays(p, l->pid);
 	stay(l, why);
 }
 
-static void on_left(void *owner, bool left, const struct process_alarm *alarm)
+static void on_left(void *owner, bool left, const struct process_alarm *alarm, bool pending)
 {
 	struct leaving *l = owner;
 
@@ -142,7 +184,10 @@ static void on_left(void *owner, bool left, const struct process_alarm *alarm)
 		return did_not_leave(l, "it was killed, or could not become a shadow");
 	l->alarm = *alarm;
 	(void)fault("placement.left");
-	begin(l);
+	if (pending)
+		drain(l);
+	else
+		begin(l);
 }
 
 static int leave(struct leaving *l)
@@ -312,7 +357,7 @@ void leaving_on_state(struct placement *p, struct rpc_call *call, pid_t pid,
 	struct leaving *l = find(p, pid);
 	struct process_record d;
 
-	if (l && l->state != BEGINNING) {
+	if (l && l->state < BEGINNING) {
 		rpc_fail(call, RPC_CONFLICT, "process %d may still leave", pid);
 		return;
 	}
@@ -328,7 +373,7 @@ void placement_on_view(struct placement *p)
 
 	for (l = TAILQ_FIRST(&p->leaving); l; l = next) {
 		next = TAILQ_NEXT(l, entry);
-		if (l->state != BEGINNING || membership_is_up(p->n.membership, l->node))
+		if (l->state < DRAINING || membership_is_up(p->n.membership, l->node))
 			continue;
 		journal_remove(p, l->pid); /* it ended there, which its record is told */
 		free_leaving(l);

@@ -73,6 +73,13 @@ int placement_look(struct placement_look *l);
 int placement_find(int root_fd, int proc_fd, const struct placement_exec *x, char *why,
 		   size_t why_size);
 
+/* What the source says of a program that could begin. */
+struct placement_end {
+	bool begin; /* or it does not */
+	bool wait;  /* not yet, but it is committed */
+	struct process_alarm alarm;
+};
+
 /* A program that is on its way from here; placement.c. */
 struct leaving;
 /* One that is on its way to here; placement_target.c. */
@@ -125,7 +132,7 @@ void coming_on_ask(struct placement *p, struct rpc_call *call, struct process_me
 		   const struct process_member *parent, struct placement_exec *owned_exec,
 		   const stream_id *streams, uint8_t *owned_page, size_t page_len);
 void coming_on_end(struct placement *p, struct rpc_call *call, pid_t pid, uint32_t generation,
-		   const struct process_alarm *begin);
+		   const struct placement_end *end);
 void coming_on_view(struct placement *p);
 void coming_fini(struct placement *p);
 

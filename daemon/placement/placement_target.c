@@ -3,7 +3,8 @@
  *
  * Happy path: FINDING (a worker looks whether its files are the same here) -> MAKING (ssi-spawn
  * stands in the place of the process, and has made all that the program inherits) -> READY
- * (answered; the source decides) -> begun, when ssi-spawn has become the program.
+ * (answered; the source decides) -> COMMITTED (only if signals are to come before it begins)
+ * -> BEGINNING, when ssi-spawn becomes the program.
  *
  * Failure modes: something is another one here, or cannot be made -> refused, with what it is;
  * the source says no, or is out of the view before it said anything -> killed; it is silent ->
@@ -23,7 +24,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-enum state { FINDING, MAKING, READY, BEGINNING };
+enum state { FINDING, MAKING, READY, COMMITTED, BEGINNING };
 
 static const nsec_t silent_after = 2 * NSEC_PER_SEC;
 static const struct process_alarm no_alarm;
@@ -103,15 +104,23 @@ static void give_up(struct coming *c, enum rpc_status status, const char *why)
 	free_coming(c);
 }
 
-/* -- READY -- */
+/* -- READY, COMMITTED -- */
+
+static void commit(struct coming *c)
+{
+	if (c->state != READY)
+		return;
+	process_come_commit(c->placement->n.process, c->member.pid);
+	c->state = COMMITTED;
+	(void)fault("placement.committed");
+}
 
 static void go(struct coming *c, const struct process_alarm *alarm)
 {
 	const uint64_t us[] = { alarm->value_us, alarm->interval_us };
 
-	process_come_commit(c->placement->n.process, c->member.pid);
+	commit(c);
 	c->state = BEGINNING;
-	(void)fault("placement.committed");
 	env_disarm(c->placement->n.env, &c->silent);
 	/* Twice does no harm, so a successor says it again. */
 	(void)send(c->watch.fd, us, sizeof(us), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -123,7 +132,7 @@ static void on_state(void *owner, const struct rpc_result *result)
 	struct coming *c = owner;
 
 	c->request = NULL;
-	if (result->status == RPC_OK && placement_wire_left(result))
+	if (result->status == RPC_OK && (c->state == COMMITTED || placement_wire_left(result)))
 		go(c, &no_alarm); /* the source, who knows it, has begun anew */
 	else if (result->status == RPC_OK)
 		give_up(c, RPC_FAILED, "its process did not leave");
@@ -160,7 +169,7 @@ static void on_spawn(struct env_fd *watch, unsigned events)
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
-	if (c->state == BEGINNING) {
+	if (c->state >= COMMITTED) {
 		free_coming(c); /* it is the program, or has ended: its parent tells */
 		return;
 	}
@@ -324,22 +333,24 @@ static bool has_begun(struct placement *p, pid_t pid, uint32_t generation)
 }
 
 void coming_on_end(struct placement *p, struct rpc_call *call, pid_t pid, uint32_t generation,
-		   const struct process_alarm *begin)
+		   const struct placement_end *end)
 {
 	struct coming *c = find(p, pid);
 
 	if (c && (c->source != rpc_call_peer(call) || c->member.generation != generation))
 		c = NULL;
-	if (c && c->state == READY) {
+	if (c && (c->state == READY || c->state == COMMITTED)) {
 		placement_wire_done(call);
-		if (begin)
-			go(c, begin);
-		else
+		if (!end->begin)
 			give_up(c, RPC_FAILED, "its process did not leave");
+		else if (end->wait)
+			commit(c);
+		else
+			go(c, &end->alarm);
 	} else if (c && c->state != BEGINNING) {
 		/* Only no can come so early; what is found out about it has no end yet. */
 		rpc_fail(call, RPC_CONFLICT, "process %d is being made", pid);
-	} else if (!begin || has_begun(p, pid, generation)) {
+	} else if (!end->begin || has_begun(p, pid, generation)) {
 		placement_wire_done(call);
 	} else {
 		rpc_fail(call, RPC_NOT_FOUND, "no program of process %d waits here", pid);
@@ -352,9 +363,12 @@ void coming_on_view(struct placement *p)
 
 	for (c = TAILQ_FIRST(&p->coming); c; c = next) {
 		next = TAILQ_NEXT(c, entry);
-		if ((c->state == MAKING || c->state == READY) &&
-		    !membership_is_up(p->n.membership, c->source))
+		if (membership_is_up(p->n.membership, c->source))
+			continue;
+		if (c->state == MAKING || c->state == READY)
 			give_up(c, RPC_DOWN, "its node is lost");
+		else if (c->state == COMMITTED)
+			go(c, &no_alarm);
 	}
 }
 

@@ -98,18 +98,17 @@ int placement_wire_ask(struct placement *p, node_id node, const struct placement
 }
 
 int placement_wire_end(struct placement *p, node_id node, pid_t pid, uint32_t generation,
-		       const struct process_alarm *begin, rpc_done_cb done, void *owner,
+		       const struct placement_end *end, rpc_done_cb done, void *owner,
 		       struct rpc_request **ret)
 {
 	Ssi__Placement__EndRequest q = SSI__PLACEMENT__END_REQUEST__INIT;
 
 	q.pid = pid;
 	q.generation = generation;
-	q.begin = begin != NULL;
-	if (begin) {
-		q.alarm_value_us = begin->value_us;
-		q.alarm_interval_us = begin->interval_us;
-	}
+	q.begin = end->begin;
+	q.wait = end->wait;
+	q.alarm_value_us = end->alarm.value_us;
+	q.alarm_interval_us = end->alarm.interval_us;
 	return err_fold(rpc_call(p->n.rpc, node, PLACEMENT_END, &q.base, RPC_NO_BULK,
 				 call_timeout, done, owner, ret));
 }
@@ -236,9 +235,11 @@ RPC_HANDLER(on_ask, struct placement, Ssi__Placement__AskRequest)
 
 RPC_HANDLER(on_end, struct placement, Ssi__Placement__EndRequest)
 {
-	const struct process_alarm alarm = { req->alarm_value_us, req->alarm_interval_us };
+	const struct placement_end end = { req->begin,
+					   req->wait,
+					   { req->alarm_value_us, req->alarm_interval_us } };
 
-	coming_on_end(self, call, req->pid, req->generation, req->begin ? &alarm : NULL);
+	coming_on_end(self, call, req->pid, req->generation, &end);
 }
 
 RPC_HANDLER(on_state, struct placement, Ssi__Placement__StateRequest)

@@ -20,9 +20,8 @@ int placement_unpack(struct placement_exec *ret, const uint8_t *page, size_t len
 int placement_wire_ask(struct placement *p, node_id node, const struct placement_look *l,
 		       const stream_id *streams, rpc_done_cb done, void *owner,
 		       struct rpc_request **ret);
-/* @begin NULL: it does not. */
 int placement_wire_end(struct placement *p, node_id node, pid_t pid, uint32_t generation,
-		       const struct process_alarm *begin, rpc_done_cb done, void *owner,
+		       const struct placement_end *end, rpc_done_cb done, void *owner,
 		       struct rpc_request **ret);
 int placement_wire_state(struct placement *p, node_id node, pid_t pid, uint32_t generation,
 			 rpc_done_cb done, void *owner, struct rpc_request **ret);

@@ -586,6 +586,7 @@ int process_room_new(struct process_room **ret, const struct env *env,
 	LIST_INIT(&p->arrivals);
 	LIST_INIT(&p->kin_asks);
 	LIST_INIT(&p->leavings);
+	LIST_INIT(&p->drainings);
 	LIST_INIT(&p->seeks);
 	p->shadow_cookie = env_random_u64(env);
 	if (snprintf(p->spawn_path, sizeof(p->spawn_path), "%s/ssi-spawn",

@@ -263,10 +263,17 @@ void process_stay(struct process_room *p, const struct process_member *members,
 struct process_alarm {
 	uint64_t value_us, interval_us; /* of ITIMER_REAL; 0: none */
 };
-typedef void (*process_leave_cb)(void *owner, bool left, const struct process_alarm *alarm);
+/* @pending: signals were pending, which its program must have before it begins: see
+ * process_leave_drain(). */
+typedef void (*process_leave_cb)(void *owner, bool left, const struct process_alarm *alarm,
+				 bool pending);
 int process_leave(struct process_room *p, const struct process_member *m,
 		  const struct space_exec *exec, uint64_t empty, uint64_t argv, node_id to,
 		  uint64_t incarnation, process_leave_cb done, void *owner);
+/* Its program waits where it went, committed: done once when it has those signals, will not, or
+ * does not take them for long.  Until then cancel, by owner. */
+int process_leave_drain(struct process_room *p, pid_t pid, void (*done)(void *owner), void *owner);
+void process_leave_drain_cancel(struct process_room *p, void *owner);
 /* A predecessor's.  Has it become its shadow?  If not, it is as if it had not been tried. */
 bool process_leave_resume(struct process_room *p, pid_t pid, uint32_t generation);
 /* It left, and has not begun where it went: it was killed there. */

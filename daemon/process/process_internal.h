@@ -127,6 +127,7 @@ struct process_room {
 	bool tracing;
 	struct claim *claim; /* under way, or NULL */
 	LIST_HEAD(, process_leaving) leavings;
+	LIST_HEAD(, process_draining) drainings;
 	struct env_timer kin_timer;
 	LIST_HEAD(, kin_ask) kin_asks;
 };
@@ -214,8 +215,10 @@ void shadow_stop(struct process_room *p);
 /* A socket for a shadow-to-be of @pid: our end is kept; *ret_fd is the caller's. */
 int shadow_connect(struct process_room *p, pid_t pid, int *ret_fd);
 bool shadow_stands(struct process_room *p, pid_t pid);
-/* It runs its own program by now, which stopped this. */
-bool shadow_said_hello(struct process_room *p, pid_t pid, struct process_alarm *ret);
+/* It runs its own program by now, which stopped this, and has told what was pending. */
+bool shadow_has_settled(struct process_room *p, pid_t pid, struct process_alarm *ret);
+/* Has it signals that its process does not have yet? */
+bool shadow_waits(struct process_room *p, pid_t pid);
 void shadow_command(struct process_room *p, pid_t pid, const struct shadow_command *c);
 int shadow_send(struct process_room *p, pid_t pid, const struct shadow_command *c,
 		const int *fds, size_t n_fds);
@@ -252,8 +255,10 @@ void trace_release(struct process_room *p,
 void trace_go(struct process_room *p, pid_t pid); /* what is held at its exit */
 
 /* process_leave.c */
-/* The shadow of @pid stands. */
-void leave_on_hello(struct process_room *p, pid_t pid, const struct process_alarm *alarm);
+/* The shadow of @pid stands, and has told what was pending. */
+void leave_on_settled(struct process_room *p, pid_t pid, const struct process_alarm *alarm);
+/* shadow_waits() no more. */
+void leave_on_drained(struct process_room *p, pid_t pid);
 void leave_fini(struct process_room *p);
 
 /* process_kin.c */

@@ -4,7 +4,8 @@
  * Happy path: it waits in execve(), and is given a socket and the shadow's program through its
  * listener; on a worker it is made to start that program instead, in one step.  It was in the
  * middle of becoming another one, so little of it is to be handed on: its alarm clock, which the
- * shadow tells us of, and pending signals, which the shadow finds pending and sends on.
+ * shadow tells us of, and pending signals, which the shadow finds pending and sends on before
+ * the program begins.
  *
  * Failure modes: it is killed meanwhile, or cannot start the shadow -> nothing has changed, and
  * it starts its own program; ssid is killed -> its successor sees which of the two it is.
@@ -20,7 +21,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-static const nsec_t hello_within = 2 * NSEC_PER_SEC;
+static const nsec_t settled_within = 2 * NSEC_PER_SEC, drained_within = 2 * NSEC_PER_SEC;
 
 struct process_leaving {
 	struct process_room *room; /* NULL: it is gone */
@@ -37,6 +38,15 @@ struct process_leaving {
 	LIST_ENTRY(process_leaving) entry;
 };
 
+struct process_draining {
+	struct process_room *room;
+	pid_t pid;
+	struct env_timer late;
+	void (*done)(void *owner);
+	void *owner;
+	LIST_ENTRY(process_draining) entry;
+};
+
 static struct process_leaving *leaving_free(struct process_leaving *l)
 {
 	if (l)
@@ -51,7 +61,7 @@ static void end(struct process_leaving *l, bool has_left, const struct process_a
 {
 	LIST_REMOVE(l, entry);
 	env_disarm(l->room->env, &l->late);
-	l->done(l->owner, has_left, alarm);
+	l->done(l->owner, has_left, alarm, has_left && shadow_waits(l->room, l->pid));
 	leaving_free(l);
 }
 
@@ -128,13 +138,13 @@ static void on_worked(struct env_work *w)
 		return;
 	}
 	left(l->room, l->pid);
-	if (shadow_said_hello(l->room, l->pid, &alarm))
+	if (shadow_has_settled(l->room, l->pid, &alarm))
 		end(l, true, &alarm);
 	else
-		(void)env_arm(l->room->env, &l->late, hello_within);
+		(void)env_arm(l->room->env, &l->late, settled_within);
 }
 
-void leave_on_hello(struct process_room *p, pid_t pid, const struct process_alarm *alarm)
+void leave_on_settled(struct process_room *p, pid_t pid, const struct process_alarm *alarm)
 {
 	struct process_leaving *l;
 
@@ -222,6 +232,69 @@ int process_leave(struct process_room *p, const struct process_member *m,
 	(void)TAKE(l);
 	return 0;
 }
+
+/* -- Pending signals -- */
+
+static void drained(struct process_draining *d)
+{
+	LIST_REMOVE(d, entry);
+	env_disarm(d->room->env, &d->late);
+	d->done(d->owner);
+	free(d);
+}
+
+static void on_drained_late(struct env_timer *t)
+{
+	drained(container_of(t, struct process_draining, late));
+}
+
+void leave_on_drained(struct process_room *p, pid_t pid)
+{
+	struct process_draining *d;
+
+	LIST_FOREACH (d, &p->drainings, entry)
+		if (d->pid == pid) {
+			drained(d);
+			return;
+		}
+}
+
+int process_leave_drain(struct process_room *p, pid_t pid, void (*done)(void *owner), void *owner)
+{
+	struct process_draining *d = calloc(1, sizeof(*d));
+	int r;
+
+	if (!d)
+		return err_origin(-ENOMEM);
+	*d = (struct process_draining){.room = p,
+				       .pid = pid,
+				       .late.cb = on_drained_late,
+				       .done = done,
+				       .owner = owner};
+	r = env_arm(p->env, &d->late, shadow_waits(p, pid) ? drained_within : 0);
+	if (r < 0) {
+		free(d);
+		return err_fold(r);
+	}
+	LIST_INSERT_HEAD(&p->drainings, d, entry);
+	shadow_kick(p, pid);
+	return 0;
+}
+
+void process_leave_drain_cancel(struct process_room *p, void *owner)
+{
+	struct process_draining *d;
+
+	LIST_FOREACH (d, &p->drainings, entry)
+		if (d->owner == owner) {
+			LIST_REMOVE(d, entry);
+			env_disarm(p->env, &d->late);
+			free(d);
+			return;
+		}
+}
+
+/* -- */
 
 bool process_leave_resume(struct process_room *p, pid_t pid, uint32_t generation)
 {

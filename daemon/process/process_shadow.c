@@ -38,6 +38,7 @@ struct shadow {
 	bool busy, queued; /* a call is under way; it is about the first of the queue */
 	bool killed, told_stop;
 	bool stood; /* it has said that it is there */
+	bool settled; /* and what was pending then */
 	struct process_alarm alarm;
 	uint64_t
 		base; /* of its numbers: a program that was executed anew begins at 1 */
@@ -185,8 +186,10 @@ static void forward(struct shadow *s)
 		return;
 	}
 	if (e->record.state != PROCESS_AWAY) {
-		if (e->record.state == PROCESS_ENDED)
-			s->n = 0; /* nobody to signal any more */
+		if (e->record.state != PROCESS_ENDED)
+			return;
+		s->n = 0; /* nobody to signal any more */
+		leave_on_drained(p, s->pid);
 		return;
 	}
 	s->sending =
@@ -203,6 +206,7 @@ static void forward(struct shadow *s)
 			return;
 		}
 	} else {
+		leave_on_drained(p, s->pid);
 		return;
 	}
 	s->busy = wire_signal(p->rpc, &s->call, e->record.place, &s->sending) == 0;
@@ -265,12 +269,15 @@ static void on_report(struct shadow *s, struct shadow_report *r)
 		if (e && e->record.state == PROCESS_GUEST)
 			break; /* about to become the process */
 		trace_seize(s->room, s->pid);
-		leave_on_hello(s->room, s->pid, &s->alarm);
 		if (!r->value)
 			log_notice("process %d has no_new_privs: it cannot come home "
 				   "in place "
 				   "PID=%d",
 				   s->pid, s->pid);
+		break;
+	case SHADOW_SETTLED:
+		s->settled = true;
+		leave_on_settled(s->room, s->pid, &s->alarm);
 		break;
 	case SHADOW_CHILD:
 		kin_on_child(s->room, s->pid, r->value, r->info.ssi_code,
@@ -356,7 +363,7 @@ static int add(struct process_room *p, pid_t pid, int owned_fd)
 	}
 	s->n = 0;
 	s->base = 0;
-	s->killed = s->told_stop = s->stood = false;
+	s->killed = s->told_stop = s->stood = s->settled = false;
 	s->watch.fd = owned_fd;
 	r = owned_fd < 0 ? 0 : env_watch(p->env, &s->watch, ENV_READ);
 	if (r < 0)
@@ -491,14 +498,21 @@ bool shadow_stands(struct process_room *p, pid_t pid)
 	return s && s->watch.fd >= 0;
 }
 
-bool shadow_said_hello(struct process_room *p, pid_t pid, struct process_alarm *ret)
+bool shadow_has_settled(struct process_room *p, pid_t pid, struct process_alarm *ret)
 {
 	struct shadow *s = find(p, pid);
 
-	if (!s || !s->stood)
+	if (!s || !s->settled)
 		return false;
 	*ret = s->alarm;
 	return true;
+}
+
+bool shadow_waits(struct process_room *p, pid_t pid)
+{
+	struct shadow *s = find(p, pid);
+
+	return s && (s->busy || s->killed || s->n);
 }
 
 int shadow_send(struct process_room *p, pid_t pid, const struct shadow_command *c,

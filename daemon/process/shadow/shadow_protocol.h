@@ -66,6 +66,8 @@ enum shadow_kind {
 	SHADOW_FORKED = 3,  /* value: -errno; the child says HELLO */
 	SHADOW_REFUSED = 4, /* value: -errno of an EXEC, BECOME or STOP */
 	SHADOW_CHILD = 5,   /* value: a kept child; info: as its SIGCHLD */
+	SHADOW_SETTLED = 6, /* of who was a process: behind HELLO and the signals that were
+			     * pending then */
 };
 
 struct shadow_report {

@@ -161,22 +161,32 @@ static void reap_kept(pid_t pid)
 	reap();
 }
 
-static void take_signal(void)
+/* 0: none was pending. */
+static int take_signal(void)
 {
 	struct shadow_report *r =
 		&journal.reports[(journal.first + journal.n) % SHADOW_JOURNAL];
 
 	if (sys(SYS_read, signals, &r->info, sizeof(r->info)) != sizeof(r->info))
-		return;
+		return 0;
 	if (r->info.ssi_signo == SIGCHLD && r->info.ssi_code > 0) {
 		reap();
-		return;
+		return 1;
 	}
 	r->kind = SHADOW_SIGNAL;
 	r->value = 0;
 	r->sequence = ++journal.sequence;
 	journal.n++;
 	tell(r);
+	return 1;
+}
+
+/* What was pending when it became a shadow comes before anything else. */
+static void settle(void)
+{
+	while (journal.n < SHADOW_JOURNAL && take_signal())
+		;
+	tell_value(SHADOW_SETTLED, 0);
 }
 
 static void acknowledged(uint64_t sequence)
@@ -474,6 +484,7 @@ void shadow_main(void)
 	open_signals();
 	take_timer(&timer);
 	hello(sys(SYS_setresuid, -1, user, 0) == 0, &timer);
+	settle();
 	for (;;) {
 		struct pollfd f[2] = {{.fd = sock, .events = POLLIN}, {.fd = signals}};
 
@@ -481,7 +492,7 @@ void shadow_main(void)
 		if (sys(SYS_ppoll, f, 2, 0, 0, 0) < 0)
 			continue;
 		if (f[1].revents & POLLIN)
-			take_signal();
+			(void)take_signal();
 		if (f[0].revents && !take_command())
 			die_by(SIGKILL);
 	}

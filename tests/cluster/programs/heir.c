@@ -69,6 +69,7 @@ static int child(const char *what)
 {
 	char text[256];
 	struct rlimit l;
+	siginfo_t info;
 	mode_t mask;
 
 	note_where(what);
@@ -99,7 +100,7 @@ static int child(const char *what)
 		pause();
 	} else if (!strcmp(what, "stop")) {
 		(void)raise(SIGSTOP);
-		return 9;
+		pause(); /* its end must not overtake the news that it goes on */
 	} else if (!strcmp(what, "wait")) {
 		pause();
 	} else if (!strcmp(what, "alarm")) {
@@ -108,7 +109,11 @@ static int child(const char *what)
 		sigset_t pending;
 
 		(void)sigpending(&pending);
-		printf("pending %d\n", sigismember(&pending, SIGUSR2));
+		printf("pending %d", sigismember(&pending, SIGUSR2));
+		(void)sigaddset(&pending, SIGRTMIN + 1);
+		while (sigtimedwait(&pending, &info, &(struct timespec){ 0 }) > 0)
+			printf(" %d:%d:%d", info.si_signo, info.si_code, info.si_value.sival_int);
+		printf("\n");
 	} else if (!strcmp(what, "read")) {
 		ssize_t n = read(5, text, 4);
 
@@ -228,6 +233,7 @@ static void signals(void)
 	report("stopped", pid, WSTOPPED);
 	(void)kill(pid, SIGCONT);
 	report("went on", pid, WCONTINUED);
+	(void)kill(pid, SIGTERM);
 	report("ended", pid, WEXITED);
 	(void)sigprocmask(SIG_UNBLOCK, &set, NULL);
 }
@@ -251,7 +257,10 @@ static void kept(void)
 
 		sigemptyset(&set);
 		sigaddset(&set, SIGUSR2);
+		sigaddset(&set, SIGRTMIN + 1);
 		(void)sigprocmask(SIG_BLOCK, &set, NULL);
+		for (int i = 1; i < 4; i++)
+			(void)sigqueue(getpid(), SIGRTMIN + 1, (union sigval){ .sival_int = i });
 		(void)raise(SIGUSR2);
 		(void)execl(program, program, where, "pending", NULL);
 		_exit(1);
