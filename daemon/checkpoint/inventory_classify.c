@@ -75,7 +75,7 @@ static bool really_deleted(struct inventory_take *k, const char *text,
 
 	if (!of->stx_nlink || strncmp(text, k->prefix, prefix))
 		return true;
-	fd = root_open(k->root_fd, text + prefix, RESOLVE_NO_SYMLINKS);
+	fd = root_open(k->root_fd, text + prefix, O_NOFOLLOW, RESOLVE_NO_SYMLINKS);
 	return fd < 0 || proc_stat(fd, "", AT_EMPTY_PATH, &st) < 0 ||
 	       st.stx_ino != of->stx_ino || st.stx_dev_major != of->stx_dev_major ||
 	       st.stx_dev_minor != of->stx_dev_minor;

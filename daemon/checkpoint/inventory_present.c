@@ -41,7 +41,7 @@ static void child(void *argument, int out_fd)
 		int fd, data;
 
 		memset(&s, 0, sizeof(s));
-		fd = root_open(l->root_fd, f->path, 0);
+		fd = root_open(l->root_fd, f->path, O_NOFOLLOW, 0);
 		s.error = fd < 0 ? fd : proc_stat(fd, "", AT_EMPTY_PATH, &st);
 		if (s.error == 0) {
 			s.mode = st.stx_mode;

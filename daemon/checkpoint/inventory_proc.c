@@ -141,10 +141,10 @@ int proc_stat(int dir_fd, const char *path, int flags, struct statx *ret)
 	return 0;
 }
 
-int root_open(int root_fd, const char *path, uint64_t resolve)
+int root_open(int root_fd, const char *path, int flags, uint64_t resolve)
 {
 	struct open_how how = {
-		.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+		.flags = O_PATH | O_CLOEXEC | (unsigned)flags,
 		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | resolve,
 	};
 	long fd = syscall(SYS_openat2, root_fd, path, &how, sizeof(how));

@@ -17,8 +17,8 @@ const char *proc_field(const char *text, const char *key);
 /* What an open file is, without asking a file system's server if that can be avoided.
  */
 int proc_stat(int dir_fd, const char *path, int flags, struct statx *ret);
-/* O_PATH of @path beneath the space's root, magic links refused; RESOLVE_* besides. */
-int root_open(int root_fd, const char *path, uint64_t resolve);
+/* O_PATH of @path beneath the space's root, magic links refused; O_* and RESOLVE_* besides. */
+int root_open(int root_fd, const char *path, int flags, uint64_t resolve);
 /* null, zero, full, random or urandom, by number. */
 bool proc_plain_device(mode_t mode, dev_t rdev);
 /* No such process or descriptor any more. */

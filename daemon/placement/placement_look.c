@@ -451,7 +451,7 @@ static int look_at_program(struct look *k)
 
 	(void)snprintf(path, sizeof(path), "%s%s%s", x->program[0] == '/' ? "" : x->launch.cwd,
 		       x->program[0] == '/' ? "" : "/", x->program);
-	fd = root_open(l->root_fd, path, 0);
+	fd = root_open(l->root_fd, path, 0, 0);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return stays(l, "its program is not there");
 	if (!S_ISREG(st.st_mode) || !(st.st_mode & 0111))
@@ -639,7 +639,7 @@ int placement_find(int root_fd, int proc_fd, const struct placement_exec *x, cha
 
 	for (size_t i = 0; r == 0 && i < x->n_same; i++) {
 		const struct placement_same *same = &x->same[i];
-		_cleanup_close_ int fd = root_open(root_fd, same->path, 0);
+		_cleanup_close_ int fd = root_open(root_fd, same->path, O_NOFOLLOW, 0);
 		const char *name = NULL;
 		char buf[512];
 		struct statx st;
