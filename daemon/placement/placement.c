@@ -22,6 +22,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum state { LOOKING, ASKING, LEAVING, DRAINING, BEGINNING };
 
@@ -73,8 +74,9 @@ static void stay(struct leaving *l, const char *why)
 
 	log_debug("program of process %d begins here: %s", l->pid, why);
 	for (size_t i = 0; i < l->look.exec.n_given; i++)
-		if (l->streams[i])
+		if (l->streams[i] && !l->look.exec.input[i])
 			(void)stream_close(p->n.stream, l->streams[i], STREAM_WRITER);
+	stream_stay(p->n.stream, l->pid);
 	/* Interrupted, it asks again. */
 	(void)space_exec_go(p->n.space, l->call);
 	free_leaving(l);
@@ -183,6 +185,7 @@ static void on_left(void *owner, bool left, const struct process_alarm *alarm, b
 	if (!left)
 		return did_not_leave(l, "it was killed, or could not become a shadow");
 	l->alarm = *alarm;
+	stream_go(l->placement->n.stream, l->pid);
 	(void)fault("placement.left");
 	if (pending)
 		drain(l);
@@ -233,18 +236,34 @@ static void on_asked(void *owner, const struct rpc_result *result)
 	}
 }
 
-/* Our ends: what the program writes there goes into the pipes here. */
+/* Its program has been elsewhere, and left what reads the pipe for it here. */
+static bool is_read_elsewhere(struct stream_room *s, int fd)
+{
+	struct stream_info unused;
+	struct stat st;
+
+	return fstat(fd, &st) < 0 || stream_by_pipe(s, st.st_ino, STREAM_READER, &unused) == 0;
+}
+
+/* Our ends: what the program writes there goes into the pipes here, and what is in others
+ * here goes there, when it has left. */
 static int open_streams(struct leaving *l)
 {
+	struct stream_room *s = l->placement->n.stream;
 	struct placement_exec *x = &l->look.exec;
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < x->n_given; i++) {
 		if (x->given[i] < 0)
 			continue;
-		l->streams[i] = stream_new_id(l->placement->n.stream);
-		r = stream_open(l->placement->n.stream, l->streams[i], STREAM_WRITER, l->node,
-				TAKE_FD(x->given[i]), 0, NULL, 0);
+		if (x->input[i] && is_read_elsewhere(s, x->given[i]))
+			return err_origin(-EBUSY);
+		l->streams[i] = stream_new_id(s);
+		if (x->input[i])
+			r = stream_hold(s, l->streams[i], l->node, TAKE_FD(x->given[i]), l->pid);
+		else
+			r = stream_open(s, l->streams[i], STREAM_WRITER, l->node,
+					TAKE_FD(x->given[i]), 0, NULL, 0);
 	}
 	return err_fold(r);
 }
@@ -345,6 +364,7 @@ void placement_on_exec(struct placement *p, const struct space_exec *exec)
 	}
 	if (may_leave(p, exec->pid)) {
 		node = job_place(p);
+		log_debug("program of process %d: node %s", exec->pid, rpc_name(p->n.rpc, node));
 		job_note(p, exec->pid, node, node != self);
 	}
 	if (node == self || look(p, exec, node) < 0)
@@ -402,9 +422,11 @@ static int take_over(struct placement *p)
 				       .generation = e.generation,
 				       .again.cb = on_again };
 		TAILQ_INSERT_TAIL(&p->leaving, l, entry);
+		stream_go(p->n.stream, l->pid);
 		(void)env_arm(p->n.env, &l->again, 0);
 		i++;
 	}
+	stream_stay(p->n.stream, 0);
 	return 0;
 }
 

@@ -14,7 +14,7 @@ enum {
 	PLACEMENT_SAME_MAX = 64,
 };
 
-enum placement_kind { PLACEMENT_FILE, PLACEMENT_PIPE, PLACEMENT_ENDED };
+enum placement_kind { PLACEMENT_FILE, PLACEMENT_PIPE, PLACEMENT_ENDED, PLACEMENT_INPUT };
 
 struct placement_descriptor {
 	int number;
@@ -43,8 +43,9 @@ struct placement_exec {
 	size_t n_descriptors;
 	struct placement_same same[PLACEMENT_SAME_MAX];
 	size_t n_same;
-	/* Writing ends of pipes; -1: of one that has ended, or this is the target. */
+	/* Ends of pipes; -1: of one that has ended, or this is the target.  @input: it reads. */
 	int given[PLACEMENT_GIVEN_MAX];
+	bool input[PLACEMENT_GIVEN_MAX];
 	size_t n_given;
 };
 

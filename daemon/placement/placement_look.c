@@ -470,15 +470,51 @@ static int look_at_program(struct look *k)
 
 /* -- Descriptors -- */
 
-/* Is what @number of @pid has open, and so its offset, in another's hands as well? */
-static bool is_shared(struct look *k, int number, const char *link)
+static int read_flags(struct look *k, pid_t pid, int number, uint32_t *ret_flags,
+		      uint64_t *ret_offset)
+{
+	_cleanup_buf_ struct buf b = { 0 };
+	const char *flags, *offset;
+	char path[64];
+	int r;
+
+	(void)snprintf(path, sizeof(path), "%d/fdinfo/%d", pid, number);
+	r = proc_read(k->l->proc_fd, path, 1 << 20, &b);
+	if (r < 0)
+		return r;
+	flags = proc_field((const char *)b.data, "flags:");
+	offset = proc_field((const char *)b.data, "pos:");
+	if (!flags || !offset)
+		return err_origin(-EPROTO);
+	*ret_flags = (uint32_t)strtoul(flags, NULL, 8);
+	*ret_offset = strtoull(offset, NULL, 10);
+	return 0;
+}
+
+/* The very open file, and so its offset, that @number is of the process that we look at. */
+static bool is_same_file(struct look *k, int number, pid_t pid, int fd)
+{
+	return syscall(SYS_kcmp, k->l->call.pid, pid, KCMP_FILE, number, fd) == 0;
+}
+
+static bool can_be_read(struct look *k, int number, pid_t pid, int fd)
+{
+	uint32_t flags;
+	uint64_t offset;
+
+	return read_flags(k, pid, fd, &flags, &offset) == 0 && (flags & O_ACCMODE) != O_WRONLY;
+}
+
+/* Another process with a descriptor of the same @link as @number that @is so; 0: none has. */
+static pid_t find_other(struct look *k, int number, const char *link,
+			bool (*is)(struct look *k, int number, pid_t pid, int fd))
 {
 	pid_t pid = k->l->call.pid;
 	_cleanup_free_ int *pids = NULL;
 	size_t n_pids = 0;
 
 	if (proc_numbers(k->l->proc_fd, ".", 4 << 20, &pids, &n_pids) < 0)
-		return true;
+		return 1; /* nobody knows */
 	for (size_t i = 0; i < n_pids; i++) {
 		_cleanup_free_ int *fds = NULL;
 		size_t n_fds = 0;
@@ -492,12 +528,26 @@ static bool is_shared(struct look *k, int number, const char *link)
 		for (size_t f = 0; f < n_fds; f++) {
 			(void)snprintf(path, sizeof(path), "%d/fd/%d", pids[i], fds[f]);
 			if (proc_link(k->l->proc_fd, path, other, sizeof(other)) == 0 &&
-			    !strcmp(link, other) &&
-			    syscall(SYS_kcmp, pid, pids[i], KCMP_FILE, number, fds[f]) == 0)
-				return true;
+			    !strcmp(link, other) && is(k, number, pids[i], fds[f]))
+				return pids[i];
 		}
 	}
-	return false;
+	return 0;
+}
+
+/* What is read ahead of a pipe may be another's.  A shell that starts a pipeline closes its own
+ * end only after its fork: a moment is given to it. */
+static pid_t find_other_reader(struct look *k, int number, const char *link)
+{
+	pid_t other = 0;
+
+	for (unsigned us = 1000; us <= 16000; us *= 2) {
+		other = find_other(k, number, link, can_be_read);
+		if (other != k->l->member.ppid)
+			break;
+		(void)usleep(us);
+	}
+	return other;
 }
 
 static int add_file(struct look *k, struct placement_descriptor *d, const char *link,
@@ -514,7 +564,7 @@ static int add_file(struct look *k, struct placement_descriptor *d, const char *
 		return 0;
 	if (!S_ISREG(st->stx_mode) && !S_ISDIR(st->stx_mode))
 		return stays(k->l, "descriptor %d is %.80s", d->number, link);
-	if (!append && is_shared(k, d->number, link))
+	if (!append && find_other(k, d->number, link, is_same_file))
 		return stays(k->l, "descriptor %d is shared", d->number);
 	d->inode = st->stx_ino;
 	return add_same(k, link, st);
@@ -527,50 +577,38 @@ static int get_fd(pid_t pid, int number)
 	return pidfd < 0 ? -1 : (int)syscall(SYS_pidfd_getfd, pidfd, number, 0);
 }
 
-static int add_pipe(struct look *k, struct placement_descriptor *d, const struct statx *st)
+static int add_pipe(struct look *k, struct placement_descriptor *d, const char *link,
+		    const struct statx *st)
 {
 	struct placement_exec *x = &k->l->exec;
 	_cleanup_close_ int fd = get_fd(k->l->call.pid, d->number);
 	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
 	bool reads = (d->flags & O_ACCMODE) == O_RDONLY;
+	pid_t other_reader;
 	struct stat other;
 
 	if (fd < 0)
 		return err_origin(-EBADF);
 	if ((d->flags & O_ACCMODE) == O_RDWR || d->flags & O_DIRECT)
 		return stays(k->l, "descriptor %d is a pipe in packet mode", d->number);
-	/* What it would read ahead there may be another's. */
-	if (reads && (poll(&poll_fd, 1, 0) != 1 || poll_fd.revents != POLLHUP))
-		return stays(k->l, "descriptor %d is a pipe that it reads", d->number);
-	d->kind = reads ? PLACEMENT_ENDED : PLACEMENT_PIPE;
-	for (d->given = 0; !reads && d->given < x->n_given; d->given++)
+	d->kind = !reads					 ? PLACEMENT_PIPE :
+		  poll(&poll_fd, 1, 0) == 1 && poll_fd.revents == POLLHUP ? PLACEMENT_ENDED :
+								  PLACEMENT_INPUT;
+	for (d->given = 0; d->given < x->n_given; d->given++)
 		if (x->given[d->given] >= 0 && fstat(x->given[d->given], &other) == 0 &&
 		    other.st_ino == st->stx_ino)
-			return 0;
-	d->given = (unsigned)x->n_given;
+			return x->input[d->given] == reads ?
+				       0 :
+				       stays(k->l, "descriptor %d is a pipe to itself", d->number);
+	other_reader = d->kind == PLACEMENT_INPUT ? find_other_reader(k, d->number, link) : 0;
+	if (other_reader)
+		return stays(k->l, "descriptor %d is a pipe that process %d reads as well",
+			     d->number, other_reader);
 	if (x->n_given == PLACEMENT_GIVEN_MAX)
 		return stays(k->l, "it has many pipes");
-	x->given[x->n_given++] = reads ? -1 : TAKE_FD(fd);
-	return 0;
-}
-
-static int read_flags(struct look *k, int number, uint32_t *ret_flags, uint64_t *ret_offset)
-{
-	_cleanup_buf_ struct buf b = { 0 };
-	const char *flags, *offset;
-	char path[32];
-	int r;
-
-	(void)snprintf(path, sizeof(path), "fdinfo/%d", number);
-	r = read_file(k, path, &b);
-	if (r < 0)
-		return r;
-	flags = proc_field((const char *)b.data, "flags:");
-	offset = proc_field((const char *)b.data, "pos:");
-	if (!flags || !offset)
-		return err_origin(-EPROTO);
-	*ret_flags = (uint32_t)strtoul(flags, NULL, 8);
-	*ret_offset = strtoull(offset, NULL, 10);
+	d->given = (unsigned)x->n_given;
+	x->input[x->n_given] = d->kind == PLACEMENT_INPUT;
+	x->given[x->n_given++] = d->kind == PLACEMENT_ENDED ? -1 : TAKE_FD(fd);
 	return 0;
 }
 
@@ -584,7 +622,7 @@ static int look_at_descriptor(struct look *k, int number)
 
 	(void)snprintf(path, sizeof(path), "%d/fd/%d", k->l->call.pid, number);
 	*d = (struct placement_descriptor){ .number = number };
-	r = read_flags(k, number, &d->flags, &d->offset);
+	r = read_flags(k, k->l->call.pid, number, &d->flags, &d->offset);
 	if (r < 0 || d->flags & O_CLOEXEC)
 		return r;
 	r = proc_link(k->l->proc_fd, path, link, sizeof(link));
@@ -596,7 +634,7 @@ static int look_at_descriptor(struct look *k, int number)
 		return stays(k->l, "it has many descriptors");
 	x->n_descriptors++; /* also half: fini frees it */
 	if (!strncmp(link, "pipe:", 5))
-		return add_pipe(k, d, &st);
+		return add_pipe(k, d, link, &st);
 	return add_file(k, d, link, &st);
 }
 

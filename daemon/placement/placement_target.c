@@ -89,6 +89,12 @@ static void free_coming(struct coming *c)
 	free(c);
 }
 
+/* Of our end of what it is given. */
+static enum stream_role role_of(const struct coming *c, size_t i)
+{
+	return c->exec.input[i] ? STREAM_WRITER : STREAM_READER;
+}
+
 /* Nothing of it has begun, and nothing does. */
 static void give_up(struct coming *c, enum rpc_status status, const char *why)
 {
@@ -100,7 +106,7 @@ static void give_up(struct coming *c, enum rpc_status status, const char *why)
 		process_come_abort(p->n.process, c->member.pid);
 	for (size_t i = 0; i < PLACEMENT_GIVEN_MAX; i++)
 		if (c->streams[i])
-			(void)stream_close(p->n.stream, c->streams[i], STREAM_READER);
+			(void)stream_close(p->n.stream, c->streams[i], role_of(c, i));
 	free_coming(c);
 }
 
@@ -199,16 +205,18 @@ static int make_page(const struct coming *c, int *ret)
 /* The program's end of a pipe, whose other one is of @id, or was closed. */
 static int make_pipe(struct coming *c, size_t i, stream_id id, int *ret)
 {
+	bool reads = !id || c->exec.input[i];
 	int p[2], r;
 
 	if (pipe2(p, O_CLOEXEC) < 0)
 		return err_origin(-errno);
-	*ret = p[id ? 1 : 0];
+	*ret = p[reads ? 0 : 1];
 	if (!id) {
 		(void)close(p[1]);
 		return 0;
 	}
-	r = stream_open(c->placement->n.stream, id, STREAM_READER, c->source, p[0], 0, NULL, 0);
+	r = stream_open(c->placement->n.stream, id, role_of(c, i), c->source, p[reads ? 1 : 0], 0,
+			NULL, 0);
 	if (r != 0)
 		return err_fold(r);
 	c->streams[i] = id;

@@ -183,6 +183,8 @@ int placement_unpack(struct placement_exec *ret, const uint8_t *page, size_t len
 		if (d->number < 0 || d->number > PLACEMENT_NUMBER_MAX ||
 		    (d->kind != SSI__PROCESS__DESCRIPTOR__KIND__FILE && d->given >= n_given))
 			r = err_origin(-EBADMSG);
+		else if (d->kind == SSI__PROCESS__DESCRIPTOR__KIND__INPUT)
+			ret->input[d->given] = true;
 	}
 	for (size_t i = 0; r == 0 && i < m->exec->n_same; i++) {
 		struct placement_same *same = &ret->same[ret->n_same++];

@@ -140,10 +140,10 @@ static void forget_deserted(struct stream_room *s)
 	}
 }
 
-int stream_open(struct stream_room *s, stream_id id, enum stream_role role, node_id peer,
-		int owned_fd, uint64_t position, const void *rest, size_t n_rest)
+static int open_end(struct stream_room *s, stream_id id, struct stream_mark mark, pid_t holder,
+		    int owned_fd, uint64_t position, const void *rest, size_t n_rest)
 {
-	struct stream_mark mark = { .role = (uint8_t)role, .peer = peer };
+	enum stream_role role = mark.role;
 	_cleanup_close_ int fd = owned_fd;
 	struct stream_hand hand;
 	struct stream_end *e;
@@ -154,7 +154,7 @@ int stream_open(struct stream_room *s, stream_id id, enum stream_role role, node
 	if (r < 0)
 		return r;
 	if ((role == STREAM_WRITER && n_rest > position) || position > UINT64_MAX / 4 ||
-	    (role == STREAM_WRITER && peer == NODE_NONE))
+	    (role == STREAM_WRITER && mark.peer == NODE_NONE))
 		return err_origin(-EINVAL);
 	forget_deserted(s);
 	e = stream_end_find(s, id, role);
@@ -170,6 +170,7 @@ int stream_open(struct stream_room *s, stream_id id, enum stream_role role, node
 			     role == STREAM_READER ? position : position - n_rest, rest, n_rest);
 	if (r < 0)
 		return r;
+	stream_hand_set_pid(&hand, holder);
 	r = stream_end_new(s, id, &mark, &hand, inode, &e);
 	if (r < 0) {
 		hand.pipe = -1;
@@ -182,6 +183,52 @@ int stream_open(struct stream_room *s, stream_id id, enum stream_role role, node
 	return 0;
 }
 
+int stream_open(struct stream_room *s, stream_id id, enum stream_role role, node_id peer,
+		int owned_fd, uint64_t position, const void *rest, size_t n_rest)
+{
+	struct stream_mark mark = { .role = (uint8_t)role, .peer = peer };
+
+	return open_end(s, id, mark, 0, owned_fd, position, rest, n_rest);
+}
+
+int stream_hold(struct stream_room *s, stream_id id, node_id peer, int owned_fd, pid_t pid)
+{
+	struct stream_mark mark = { .role = STREAM_READER, .flags = STREAM_HELD, .peer = peer };
+
+	return open_end(s, id, mark, pid, owned_fd, 0, NULL, 0);
+}
+
+/* What @pid holds; 0: whoever. */
+static struct stream_end *find_held(struct stream_room *s, pid_t pid)
+{
+	struct stream_end *e;
+
+	LIST_FOREACH(e, &s->ends, entry)
+		if (stream_end_is(e, STREAM_HELD) && (!pid || stream_hand_pid(&e->hand) == pid))
+			return e;
+	return NULL;
+}
+
+void stream_go(struct stream_room *s, pid_t pid)
+{
+	struct stream_end *e;
+
+	while ((e = find_held(s, pid))) {
+		stream_end_clear_flag(e, STREAM_HELD);
+		stream_end_announce(e);
+	}
+}
+
+void stream_stay(struct stream_room *s, pid_t pid)
+{
+	struct stream_end *e;
+
+	while ((e = find_held(s, pid))) {
+		stream_end_clear_flag(e, STREAM_HELD);
+		stream_end_break(e);
+	}
+}
+
 int stream_by_pipe(const struct stream_room *s, ino_t pipe, enum stream_role role,
 		   struct stream_info *ret)
 {
@@ -189,7 +236,7 @@ int stream_by_pipe(const struct stream_room *s, ino_t pipe, enum stream_role rol
 
 	LIST_FOREACH(e, &s->ends, entry)
 		if (e->hand.pipe >= 0 && e->inode == pipe && e->mark.role == role &&
-		    !stream_end_is(e, STREAM_CUT | STREAM_TERMINAL)) {
+		    !stream_end_is(e, STREAM_CUT | STREAM_TERMINAL | STREAM_HELD)) {
 			*ret = (struct stream_info){ e->id, e->mark.peer };
 			return 0;
 		}

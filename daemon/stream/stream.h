@@ -67,6 +67,16 @@ int stream_open(struct stream_room *s, stream_id id, enum stream_role role, node
 		int owned_fd, uint64_t position, const void *rest, size_t n_rest);
 
 /*
+ * A reader that takes nothing yet, since it is not decided whether the program that will read
+ * here begins at @peer: @pid has the pipe, and may keep it.  Until stream_go() of @pid or
+ * stream_stay(), also in a successor of ssid.
+ */
+int stream_hold(struct stream_room *s, stream_id id, node_id peer, int owned_fd, pid_t pid);
+void stream_go(struct stream_room *s, pid_t pid);
+/* The ends are no more, and have taken nothing.  @pid 0: whoever holds one. */
+void stream_stay(struct stream_room *s, pid_t pid);
+
+/*
  * Terminals.  make: for a program of this node; @master is opened as a reader and as a
  * writer (a descriptor each, O_NONBLOCK).  leads: the reader's program is the leader of
  * the session. exit: of any process of this node.  resize: of the terminal that the

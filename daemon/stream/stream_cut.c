@@ -11,8 +11,7 @@
 
 void stream_end_uncut(struct stream_end *e)
 {
-	e->mark.flags &= (uint8_t)~STREAM_CUT;
-	stream_hand_mark(&e->hand, &e->mark);
+	stream_end_clear_flag(e, STREAM_CUT);
 	e->joined = e->doubtful = false;
 	stream_end_present(e);
 	if (e->lost)

@@ -63,6 +63,12 @@ void stream_end_set_flag(struct stream_end *e, uint8_t flag)
 	stream_hand_mark(&e->hand, &e->mark);
 }
 
+void stream_end_clear_flag(struct stream_end *e, uint8_t flag)
+{
+	e->mark.flags &= (uint8_t)~flag;
+	stream_hand_mark(&e->hand, &e->mark);
+}
+
 void stream_end_set_peer(struct stream_end *e, node_id peer)
 {
 	if (e->mark.peer == peer)
@@ -287,6 +293,8 @@ static void take_last(struct stream_end *e)
 
 static void pump_reader(struct stream_end *e)
 {
+	if (stream_end_is(e, STREAM_HELD))
+		return;
 	if (e->mark.peer == NODE_NONE) {
 		if (stream_hand_discard(&e->hand, e->hand.level) < 0 ||
 		    stream_end_is(e, STREAM_ENDED))
@@ -418,7 +426,7 @@ void stream_end_announce(struct stream_end *e)
 {
 	Ssi__Stream__OpenRequest q = SSI__STREAM__OPEN_REQUEST__INIT;
 
-	if (e->mark.peer == NODE_NONE || stream_end_is(e, STREAM_BREAKS))
+	if (e->mark.peer == NODE_NONE || stream_end_is(e, STREAM_BREAKS | STREAM_HELD))
 		return stream_end_pump(e);
 	/* Meanwhile the pipe and the hand may move what they can. */
 	if (!e->call) {

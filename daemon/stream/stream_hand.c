@@ -57,7 +57,7 @@ struct slot {
 struct stream_slots {
 	struct space *space;
 	struct slot *slots; /* mapped, kept */
-	int32_t *leaders;   /* the same */
+	int32_t *pids;      /* the same */
 };
 
 static struct slot *slot_of(const struct stream_hand *h)
@@ -157,7 +157,7 @@ int stream_hand_init(struct stream_hand *h, struct stream_slots *slots, uint64_t
 	h->first = first;
 	h->level = n_rest;
 	slot_of(h)->id = id;
-	slots->leaders[i] = 0;
+	slots->pids[i] = 0;
 	store(&slot_of(h)->place, first << 1 | FIRST);
 	stream_hand_mark(h, mark);
 	return 0;
@@ -169,14 +169,14 @@ void stream_hand_mark(struct stream_hand *h, const struct stream_mark *mark)
 	      (uint64_t)mark->peer << 32 | (uint64_t)mark->flags << 8 | mark->role);
 }
 
-void stream_hand_set_leader(struct stream_hand *h, pid_t leader)
+void stream_hand_set_pid(struct stream_hand *h, pid_t pid)
 {
-	h->slots->leaders[h->slot] = leader;
+	h->slots->pids[h->slot] = pid;
 }
 
-pid_t stream_hand_leader(const struct stream_hand *h)
+pid_t stream_hand_pid(const struct stream_hand *h)
 {
-	return h->slots->leaders[h->slot];
+	return h->slots->pids[h->slot];
 }
 
 void stream_hand_fini(struct stream_hand *h)
@@ -429,13 +429,13 @@ int stream_slots_new(struct stream_slots **ret, struct space *space)
 	if (r != 0)
 		return err_fold(r);
 	s->slots = mapped;
-	r = space_state(space, "stream/leaders", SLOTS * sizeof(*s->leaders), &mapped,
+	r = space_state(space, "stream/pids", SLOTS * sizeof(*s->pids), &mapped,
 			&fresh);
 	if (r != 0) {
 		(void)munmap(s->slots, SLOTS * sizeof(struct slot));
 		return err_fold(r);
 	}
-	s->leaders = mapped;
+	s->pids = mapped;
 	*ret = TAKE(s);
 	return 0;
 }
@@ -445,7 +445,7 @@ struct stream_slots *stream_slots_free(struct stream_slots *s)
 	if (!s)
 		return NULL;
 	(void)munmap(s->slots, SLOTS * sizeof(struct slot));
-	(void)munmap(s->leaders, SLOTS * sizeof(*s->leaders));
+	(void)munmap(s->pids, SLOTS * sizeof(*s->pids));
 	free(s);
 	return NULL;
 }

@@ -37,6 +37,7 @@ enum {
 	STREAM_TERMINAL = 1u << 3, /* `pipe` is the master of a terminal */
 	STREAM_LAST =
 		1u << 4, /* its session is over: what it holds is all that comes */
+	STREAM_HELD = 1u << 5, /* see stream_hold() */
 };
 
 struct stream_hand {
@@ -67,9 +68,9 @@ void stream_hand_fini(struct stream_hand *h);
 /* The end is over: nothing of it is kept.  Then fini. */
 void stream_hand_drop(struct stream_hand *h);
 void stream_hand_mark(struct stream_hand *h, const struct stream_mark *mark);
-/* The leader of the session at a terminal; 0: not known. */
-void stream_hand_set_leader(struct stream_hand *h, pid_t leader);
-pid_t stream_hand_leader(const struct stream_hand *h);
+/* At a terminal: the leader of the session; HELD: by whom.  0: not known. */
+void stream_hand_set_pid(struct stream_hand *h, pid_t pid);
+pid_t stream_hand_pid(const struct stream_hand *h);
 /* Give up the program's pipe: the program sees end of file, or that nobody reads. */
 void stream_hand_release(struct stream_hand *h);
 

@@ -68,6 +68,7 @@ void stream_end_close(struct stream_end *e);
 
 /* Into the slot. */
 void stream_end_set_flag(struct stream_end *e, uint8_t flag);
+void stream_end_clear_flag(struct stream_end *e, uint8_t flag);
 void stream_end_set_peer(struct stream_end *e, node_id peer);
 
 /* No more events; what it was asked is answered, what it asked is forgotten. */

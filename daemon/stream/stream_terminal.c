@@ -51,7 +51,7 @@ void stream_end_hang_up(struct stream_end *e)
 bool stream_end_may_be_opened(const struct stream_end *e)
 {
 	return stream_end_is(e, STREAM_TERMINAL) && !stream_end_is(e, STREAM_LAST) &&
-	       stream_hand_leader(&e->hand);
+	       stream_hand_pid(&e->hand);
 }
 
 void stream_terminals_restored(struct stream_room *s)
@@ -76,7 +76,7 @@ int stream_terminal_leads(struct stream_room *s, stream_id id, pid_t leader)
 
 	if (!e || !stream_end_is(e, STREAM_TERMINAL))
 		return STREAM_E_ABSENT;
-	stream_hand_set_leader(&e->hand, leader);
+	stream_hand_set_pid(&e->hand, leader);
 	return 0;
 }
 
@@ -87,7 +87,7 @@ void stream_on_exit(struct stream_room *s, pid_t pid)
 	for (e = LIST_FIRST(&s->ends); e; e = next) {
 		next = LIST_NEXT(e, entry);
 		if (!stream_end_is_reader(e) || !stream_end_is(e, STREAM_TERMINAL) ||
-		    is_over(e) || stream_hand_leader(&e->hand) != pid)
+		    is_over(e) || stream_hand_pid(&e->hand) != pid)
 			continue;
 		stream_end_set_flag(e, STREAM_LAST);
 		(void)env_arm(s->env, &e->again, 0);

@@ -1,4 +1,5 @@
 """Programs of a spread application begin on other nodes, and nobody in it can tell."""
+import hashlib
 import json
 import re
 import signal
@@ -91,15 +92,68 @@ class Spread(Beats):
         self.assertRegex(r.err.decode(), r"make: \*\*\* .*m7\.o")
         self.nothing_is_left()
 
+    # So that there is room elsewhere only; $p are their PIDs.
+    BURN = f"for i in 1 2 3 4; do {PROGRAMS}/burn 60000 x >/dev/null & p=\"$p $!\"; done; sleep 1; "
+
+    N_STAGES = 6
+
+    def pipeline(self, source):
+        """A shell's words: what @source writes through stages, each of which says where it is."""
+        stage = "sh -c 'uname -n >>where; exec cat' | "
+        return (f"{self.BURN}rm -f where; set -o pipefail; {source} | {stage * self.N_STAGES}"
+                "sha256sum; echo status $?; kill $p")
+
+    def where(self):
+        return self.lab.run("n1", "cat", "where", cwd="/shared/work").text.split()
+
+    def check_pipeline(self, r, times, count):
+        """The numbers to @count have come through so many times."""
+        text = "".join(f"{k}\n" for k in range(1, count + 1)).encode()
+        whole = hashlib.sha256()
+        for _ in range(times):
+            whole.update(text)
+        self.assertEqual((r.status, r.text), (0, f"{whole.hexdigest()}  -\nstatus 0\n"), r)
+        self.nothing_is_left()
+
+    def test_stages_of_a_pipeline_run_where_there_is_room(self):
+        self.check_pipeline(self.spread("bash", "-c", self.pipeline("seq 3000000")), 1, 3000000)
+        self.assertEqual(len(self.where()), self.N_STAGES)
+        self.assertGreaterEqual(set(self.where()), {"n2", "n3"}, self.where())
+
+    def test_a_pipeline_ends_as_it_does_on_one_node(self):
+        # Whoever writes gets SIGPIPE when the reader elsewhere has ended, and not before.
+        r = self.spread("bash", "-c", f"{self.BURN}yes | sh -c 'uname -n; exec head -n 3'; "
+                        "echo ${PIPESTATUS[*]}; kill $p")
+        self.assertEqual(r.text.splitlines()[1:], ["y", "y", "y", "141 0"], r)
+        self.assertNotEqual(r.text.splitlines()[0], "n1", r)
+        # What a program does not read is left for the next one.
+        r = self.spread("bash", "-c", f"{self.BURN}printf 123456 | (dd bs=1 count=2 status=none; "
+                        "echo; cat); kill $p")
+        self.assertEqual(r.text, "12\n3456", r)
+        self.nothing_is_left()
+
+    def test_no_byte_of_a_pipeline_is_lost_when_ssid_is_killed(self):
+        source = "{ n=0; until [ -e stop ]; do seq 20000; n=$((n+1)); done; echo $n >sent; rm stop; }"
+        for nodes in [["n1"], ["n2", "n3"]]:
+            running = self.start("n1", "ssi-run", "--spread", "bash", "-c", self.pipeline(source),
+                                 cwd="/shared/work")
+            until(lambda: len(self.where()) == self.N_STAGES)
+            for _ in range(3):
+                killed = {node: self.lab.kill_ssid(node) for node in nodes}
+                for node, old in killed.items():
+                    self.await_successor(node, old)
+            self.lab.run("n1", "touch", "stop", cwd="/shared/work", check=True)
+            r = running.result(120)
+            times = int(self.lab.run("n1", "cat", "sent", cwd="/shared/work").text)
+            self.check_pipeline(r, times, 20000)
+
     def test_what_is_a_nodes_own_keeps_a_program_there(self):
-        # Burners, so that there is room elsewhere only.
-        burn = f"for i in 1 2 3 4; do {PROGRAMS}/burn 60000 x >/dev/null & p=\"$p $!\"; done; sleep 1; "
         self.lab.run("n1", "touch", "/tmp/file", check=True)
-        for command in ["cd /tmp && uname -n", "uname -n </etc/passwd", "sleep 0.5 | uname -n",
+        for command in ["cd /tmp && uname -n", "uname -n </etc/passwd", "sleep 0.5 | (uname -n; cat)",
                         "cat /proc/sys/kernel/hostname /tmp/file"]:
-            r = self.spread("sh", "-c", f"{burn} ({command}); kill $p; exit 0")
+            r = self.spread("sh", "-c", f"{self.BURN}({command}); kill $p; exit 0")
             self.assertEqual((r.status, r.text.split()[-1:]), (0, ["n1"]), f"{command}: {r}")
-        r = self.spread("sh", "-c", f"{burn} uname -n; kill $p; exit 0")
+        r = self.spread("sh", "-c", f"{self.BURN}uname -n; kill $p; exit 0")
         self.assertIn(r.text, ["n2\n", "n3\n"])
         self.nothing_is_left()
 

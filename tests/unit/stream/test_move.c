@@ -1,6 +1,7 @@
 /* Ends that move between nodes while bytes are on their way. */
 #include "flow.h"
 
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 static struct env_event *event;
@@ -208,6 +209,66 @@ static void too_much_to_hand_over_is_refused(void **state)
 	flow_end(&f);
 }
 
+/* A program that has @f->out reads it here, and may begin on nodes[1]; its pipe holds @n bytes. */
+static int hold(struct flow *f, size_t n)
+{
+	int p[2];
+
+	*f = (struct flow){ .id = stream_new_id(nodes[0].room), .from = &nodes[0], .to = &nodes[1] };
+	assert_int_equal(pipe2(p, O_CLOEXEC | O_NONBLOCK), 0);
+	f->in = p[1];
+	f->out = p[0];
+	assert_int_equal(flow_write(f, n), n);
+	assert_int_equal(stream_hold(nodes[0].room, f->id, 2, dup(p[0]), 4711), 0);
+	return p[0];
+}
+
+static void restart(struct node *n)
+{
+	node_id id = n->id;
+
+	node_stop(n);
+	node_start(n, id, event);
+}
+
+static void what_is_held_is_read_by_whoever_goes_on(void **state)
+{
+	for (int i = 0; i < 8; i++) {
+		bool goes = i & 1, killed = i & 2, killed_late = i & 4;
+		struct stream_info info;
+		struct stat st;
+		struct flow f;
+		int own = hold(&f, 5000), unread;
+
+		if (goes)
+			open_out(&f, 0, NULL, 0); /* the other node has made it by then */
+		turn(event, 20 * NSEC_PER_MSEC);
+		if (killed)
+			restart(&nodes[0]);
+		turn(event, 20 * NSEC_PER_MSEC);
+		assert_int_equal(ioctl(own, FIONREAD, &unread), 0);
+		assert_int_equal(unread, 5000);
+		/* A move of the program meanwhile finds an ordinary pipe. */
+		assert_int_equal(fstat(own, &st), 0);
+		assert_int_equal(stream_by_pipe(nodes[0].room, st.st_ino, STREAM_READER, &info),
+				 STREAM_E_ABSENT);
+		stream_go(nodes[0].room, 4710); /* somebody else */
+		if (goes) {
+			(void)close(own);
+			stream_go(nodes[0].room, 4711);
+			stream_stay(nodes[0].room, 0); /* nothing is held any more */
+			if (killed_late)
+				restart(&nodes[0]);
+		} else {
+			stream_stay(nodes[0].room, killed_late ? 0 : 4711);
+		}
+		assert_true(flow_write(&f, 3000) > 0);
+		flow_end(&f);
+		clock_advance(30 * NSEC_PER_SEC); /* nodes[1] never knew it */
+		turn_until(event, node_kept(&nodes[0]) == 0);
+	}
+}
+
 #define test(name_) cmocka_unit_test_setup_teardown(name_, up, down)
 
 static int tests(void)
@@ -221,6 +282,7 @@ static int tests(void)
 		test(a_successor_undoes_a_cut),
 		test(a_cut_end_whose_program_is_gone_is_forgotten),
 		test(too_much_to_hand_over_is_refused),
+		test(what_is_held_is_read_by_whoever_goes_on),
 	};
 
 	return cmocka_run_group_tests_name("stream move", all, NULL, NULL);
