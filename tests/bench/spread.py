@@ -67,7 +67,7 @@ def measure_exec(cluster):
     """Processors at home are taken, by programs that leave them to anybody."""
     trip = figures.round_trip(cluster)
     n = os.cpu_count()
-    burners = f"for i in $(seq {n}); do chrt --other 0 nice -n 19 {PROGRAMS}/burn 600000 >/dev/null & done; sleep 1; "
+    burners = f"for i in $(seq {n}); do chrt --idle 0 {PROGRAMS}/burn 600000 >/dev/null & done; sleep 1; "
     command = f"{burners} exec {PROGRAMS}/spawn 200 true"
     values = {}
     for what, options in [("here", []), ("elsewhere", ["--spread"])]:
