@@ -215,7 +215,12 @@ static void on_stop_of(void *owner, pid_t pid, int signal)
 
 static void on_exec_of(void *owner, const struct space_exec *exec)
 {
-	placement_on_exec(((struct node *)owner)->placement, exec);
+	struct node *n = owner;
+
+	if (process_call_names(exec->nr))
+		process_on_call(n->process, exec);
+	else
+		placement_on_exec(n->placement, exec);
 }
 
 static void on_sigchld(void *owner)

@@ -586,6 +586,7 @@ int process_room_new(struct process_room **ret, const struct env *env,
 	LIST_INIT(&p->arrivals);
 	LIST_INIT(&p->kin_asks);
 	LIST_INIT(&p->leavings);
+	LIST_INIT(&p->named);
 	LIST_INIT(&p->drainings);
 	LIST_INIT(&p->seeks);
 	p->shadow_cookie = env_random_u64(env);
@@ -614,6 +615,7 @@ struct process_room *process_room_free(struct process_room *p)
 		return NULL;
 	env_disarm(p->env, &p->sweep);
 	leave_fini(p);
+	named_fini(p);
 	kin_fini(p);
 	claim_fini(p);
 	reserve_fini(p);

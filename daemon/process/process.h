@@ -156,6 +156,11 @@ bool process_may_start(struct process_room *p);
 /* Launch here.  Takes no ownership.  *ret_pid: the application's id. */
 int process_launch(struct process_room *p, const struct process_launch *l, pid_t *ret_pid);
 
+/* A process waits in the call @nr, which names another one by its PID, that of args[0]: if that
+ * runs elsewhere, a shadow of it stands here when the call goes on. */
+bool process_call_names(int nr);
+void process_on_call(struct process_room *p, const struct space_exec *call);
+
 /* Every process of the applications in this node's space, shadows left out. *ret: malloc()ed. */
 int process_list(struct process_room *p, struct process_info **ret, size_t *ret_n);
 

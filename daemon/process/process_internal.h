@@ -130,6 +130,7 @@ struct process_room {
 	LIST_HEAD(, process_draining) drainings;
 	struct env_timer kin_timer;
 	LIST_HEAD(, kin_ask) kin_asks;
+	LIST_HEAD(, named) named;
 };
 
 static inline node_id room_self(const struct process_room *p)
@@ -217,6 +218,8 @@ int shadow_connect(struct process_room *p, pid_t pid, int *ret_fd);
 bool shadow_stands(struct process_room *p, pid_t pid);
 /* It runs its own program by now, which stopped this, and has told what was pending. */
 bool shadow_has_settled(struct process_room *p, pid_t pid, struct process_alarm *ret);
+/* It has done what it was dressed with: uid, session and group. */
+bool shadow_has_become(struct process_room *p, pid_t pid);
 /* Has it signals that its process does not have yet? */
 bool shadow_waits(struct process_room *p, pid_t pid);
 void shadow_command(struct process_room *p, pid_t pid, const struct shadow_command *c);
@@ -268,8 +271,19 @@ void kin_on_child(struct process_room *p, pid_t parent, pid_t pid, int code, int
 void kin_bury(struct process_room *p, pid_t pid);
 /* A shadow of kin has ended, not by our word; @stood: it had come to stand. */
 void kin_hung_up(struct process_room *p, pid_t pid, bool stood);
+/* A shadow of a process elsewhere, for a moment; or, if it @lasts, as long as its process.  COMES:
+ * named_on_stand() follows. */
+enum kin_stands { KIN_IS_NONE, KIN_STANDS, KIN_COMES };
+enum kin_stands kin_stand_alone(struct process_room *p, pid_t pid, uid_t uid, bool lasts);
+/* Whom it stands for has ended.  False: no kin has that PID. */
+bool kin_end(struct process_room *p, pid_t pid);
 void kin_on_timer(struct env_timer *t);
 void kin_fini(struct process_room *p);
+
+/* process_named.c */
+/* The shadow of @pid has the rights of its process. */
+void named_on_stand(struct process_room *p, pid_t pid);
+void named_fini(struct process_room *p);
 
 /* process_claim.c */
 /* @claims, which it may change: what may not go on at the caller is answered. */

@@ -10,7 +10,7 @@
  *
  * Kin stand for as long as whom they stand for lives: its home is asked once a second.  Then
  * they end, and what is left of their children has ssi-init as its parent, by the kernel's
- * rules.
+ * rules.  Those whom a call has named (process_named.c) stand alone, in no family.
  *
  * Failure modes: ssid starts again -> the records say who is kin, their sockets are kept,
  * and the shadows tell again of children that nobody buried; a shadow cannot be made,
@@ -26,7 +26,9 @@
 #include <string.h>
 #include <sys/wait.h>
 
-static const nsec_t ask_every = NSEC_PER_SEC;
+static const nsec_t ask_every = NSEC_PER_SEC, alone_for = 2 * NSEC_PER_SEC;
+static const nsec_t LASTS = INT64_MAX;
+enum { NOBODY = 65534 };
 
 struct kin_ask {
 	struct process_room *room;
@@ -35,6 +37,14 @@ struct kin_ask {
 };
 
 /* -- Who stands -- */
+
+/* Who stands alone has no family. */
+static bool stands_as_kin(struct process_room *p, pid_t pid)
+{
+	const struct process_entry *e = process_table_find(p->table, pid);
+
+	return shadow_stands(p, pid) && !(e && e->alone_until);
+}
 
 static int stand(struct process_room *p, const struct process_member *m)
 {
@@ -48,7 +58,7 @@ static int stand(struct process_room *p, const struct process_member *m)
 					     .uid = m->uid}};
 	int r;
 
-	if (shadow_stands(p, m->pid))
+	if (stands_as_kin(p, m->pid))
 		return 0;
 	if (home == NODE_NONE || home == room_self(p) || !room_is_free(p, m->pid))
 		return PROCESS_E_TAKEN;
@@ -79,7 +89,7 @@ static int stand_parent(struct process_room *p, const struct process_member *par
 	struct process_member m = *parent;
 	int r = 0;
 
-	if (shadow_stands(p, m.pid))
+	if (stands_as_kin(p, m.pid))
 		return 0;
 	m.ppid = 0;
 	if (m.sid != m.pid) {
@@ -99,6 +109,28 @@ static int stand_kin(struct process_room *p, const struct process_member *m,
 	if (r != 0 || m->pgid == m->pid || m->pgid == parent->pgid || m->pgid == parent->sid)
 		return r;
 	return stand_leader(p, parent, m->pgid, parent->pid);
+}
+
+/* -- Alone -- */
+
+enum kin_stands kin_stand_alone(struct process_room *p, pid_t pid, uid_t uid, bool lasts)
+{
+	const struct process_member m = {
+		.pid = pid, .pgid = pid, .sid = pid, .app = pid, .uid = uid, .gid = NOBODY};
+	const struct process_entry *found = process_table_find(p->table, pid);
+	struct process_entry e;
+
+	if (found && found->record.state != PROCESS_KIN)
+		return KIN_IS_NONE;
+	if (found && !found->alone_until)
+		return KIN_STANDS;
+	if (!found && stand(p, &m) != 0)
+		return KIN_IS_NONE;
+	e = *process_table_find(p->table, pid);
+	if (e.alone_until != LASTS)
+		e.alone_until = lasts ? LASTS : env_now(p->env) + alone_for;
+	(void)room_put(p, &e); /* replaces: cannot be full */
+	return shadow_has_become(p, pid) ? KIN_STANDS : KIN_COMES;
 }
 
 /* -- Coming -- */
@@ -232,18 +264,19 @@ static void orphan(struct process_room *p, pid_t parent)
 			watch_orphan(p, e);
 }
 
-static void end_kin(struct process_room *p, pid_t pid)
+bool kin_end(struct process_room *p, pid_t pid)
 {
 	const struct process_entry *e = process_table_find(p->table, pid);
 
 	if (!e || e->record.state != PROCESS_KIN)
-		return;
+		return false;
 	orphan(p, pid);
 	process_table_remove(p->table, pid);
 	trace_release(p, pid);
 	shadow_drop(p, pid);
 	if (room_is_shadow(p, pid))
 		(void)process_kernel_signal(pid, SIGKILL);
+	return true;
 }
 
 static void on_where(void *owner, enum rpc_status status, const char *text, node_id place,
@@ -253,7 +286,7 @@ static void on_where(void *owner, enum rpc_status status, const char *text, node
 
 	LIST_REMOVE(a, entry);
 	if (status == RPC_NOT_FOUND)
-		end_kin(a->room, a->pid);
+		(void)kin_end(a->room, a->pid);
 	free(a);
 }
 
@@ -288,11 +321,16 @@ void kin_on_timer(struct env_timer *t)
 	size_t cursor = 0;
 	bool any = false;
 
-	while ((e = process_table_next(p->table, &cursor)))
-		if (e->record.state == PROCESS_KIN) {
-			any = true;
+	while ((e = process_table_next(p->table, &cursor))) {
+		if (e->record.state != PROCESS_KIN)
+			continue;
+		any = true;
+		if (e->alone_until && env_now(p->env) > e->alone_until &&
+		    !shadow_waits(p, e->record.pid))
+			(void)kin_end(p, e->record.pid);
+		else
 			ask(p, e->record.pid);
-		}
+	}
 	if (any)
 		(void)env_arm(p->env, &p->kin_timer, ask_every);
 }

@@ -39,6 +39,7 @@ struct shadow {
 	bool killed, told_stop;
 	bool stood; /* it has said that it is there */
 	bool settled; /* and what was pending then */
+	bool became;
 	struct process_alarm alarm;
 	uint64_t
 		base; /* of its numbers: a program that was executed anew begins at 1 */
@@ -279,6 +280,10 @@ static void on_report(struct shadow *s, struct shadow_report *r)
 		s->settled = true;
 		leave_on_settled(s->room, s->pid, &s->alarm);
 		break;
+	case SHADOW_BECAME:
+		s->became = true;
+		named_on_stand(s->room, s->pid);
+		break;
 	case SHADOW_CHILD:
 		kin_on_child(s->room, s->pid, r->value, r->info.ssi_code,
 			     r->info.ssi_status);
@@ -363,7 +368,7 @@ static int add(struct process_room *p, pid_t pid, int owned_fd)
 	}
 	s->n = 0;
 	s->base = 0;
-	s->killed = s->told_stop = s->stood = s->settled = false;
+	s->killed = s->told_stop = s->stood = s->settled = s->became = false;
 	s->watch.fd = owned_fd;
 	r = owned_fd < 0 ? 0 : env_watch(p->env, &s->watch, ENV_READ);
 	if (r < 0)
@@ -406,7 +411,7 @@ static void resume(struct process_room *p, pid_t pid)
 	}
 	if (space_kept(p->space, name, &fd) != 0 || add(p, pid, fd) < 0)
 		return;
-	find(p, pid)->stood = room_is_shadow(p, pid);
+	find(p, pid)->stood = find(p, pid)->became = room_is_shadow(p, pid);
 	trace_seize(p, pid);
 	(void)send_command(find(p, pid), &c, NULL, 0);
 	if (e->record.state == PROCESS_ENDED)
@@ -506,6 +511,13 @@ bool shadow_has_settled(struct process_room *p, pid_t pid, struct process_alarm 
 		return false;
 	*ret = s->alarm;
 	return true;
+}
+
+bool shadow_has_become(struct process_room *p, pid_t pid)
+{
+	struct shadow *s = find(p, pid);
+
+	return s && s->became;
 }
 
 bool shadow_waits(struct process_room *p, pid_t pid)

@@ -27,6 +27,8 @@ struct process_entry {
 	/* AWAY: of its place, when it was known to be there; GUEST: of its home, when that
 	 * had taken so */
 	uint64_t place_incarnation;
+	/* KIN: of nobody, stands until then (CLOCK_BOOTTIME); 0: of a guest */
+	nsec_t alone_until;
 	bool kept; /* its parent here is a shadow, which tells how it ended */
 	bool told; /* ENDED: some waiter (at home), or the home (at its place), knows */
 };

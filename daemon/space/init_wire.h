@@ -44,7 +44,8 @@ enum {
 	INIT_SPAWN_SERVICE = 1u << 1,
 	INIT_SPAWN_GROUP = 1u << 2,
 	INIT_SPAWN_BOUND = 1u << 3, /* a service, whose children are none */
-	INIT_SPAWN_ASK = 1u << 4,   /* it and its children ask before they start programs */
+	INIT_SPAWN_ASK = 1u << 4,   /* it and its children ask before they start programs, or
+				     * name a process */
 
 	INIT_PIDS_PLENTY = 1u << 0,
 
@@ -69,8 +70,8 @@ enum {
 };
 
 /*
- * INIT_SPAWN_ASK: who has that flag, and what descends from it, waits in execve()
- * until its INIT_EVENT_EXEC is answered by INIT_EXEC_GO, or a signal interrupts it: then it
+ * INIT_SPAWN_ASK: who has that flag, and what descends from it, waits in execve(), or a
+ * kill() or pidfd_open() of one process, until its INIT_EVENT_EXEC is answered by INIT_EXEC_GO, or a signal interrupts it: then it
  * asks again under another id.  Without an ssid it goes on at once (init_exec.c).
  */
 
@@ -120,7 +121,7 @@ enum init_event_type {
 	INIT_EVENT_STOP = 2, /* status: the signal; SIGCONT: goes on */
 	INIT_EVENT_PIDS_LOW = 3,   /* it began anew with the first of its runs */
 	INIT_EVENT_PIDS_STRAY = 4, /* pid to status were given out outside of them */
-	INIT_EVENT_EXEC = 5, /* pid waits to start a program, code: the call's number; id, args */
+	INIT_EVENT_EXEC = 5, /* pid waits in such a call, code: its number; id, args */
 };
 
 struct init_event {

@@ -43,7 +43,8 @@ struct space_exit {
 };
 
 /* A process that was spawned with SPACE_SPAWN_ASK, or a descendant of one, waits in execve() or
- * execveat() until space_exec_go(), or until it is made to run another program.  A signal
+ * execveat() until space_exec_go(), or until it is made to run another program; or in kill(),
+ * rt_sigqueueinfo() or pidfd_open() of one process, until space_exec_go().  A signal
  * interrupts it: then it asks again, under another id. */
 struct space_exec {
 	uint64_t id;
@@ -90,7 +91,7 @@ enum {
 	SPACE_SPAWN_TRACK = 1u << 0,   /* keep its exit status until space_reap() */
 	SPACE_SPAWN_SERVICE = 1u << 1, /* a PID from 2..299, not one of the lease */
 	SPACE_SPAWN_BOUND = 1u << 2,   /* a service that makes applications: see space_pids_add() */
-	SPACE_SPAWN_ASK = 1u << 3,     /* on_exec comes before each program that it starts */
+	SPACE_SPAWN_ASK = 1u << 3,     /* on_exec comes before each such call */
 };
 
 enum {

@@ -56,7 +56,7 @@ class Spread(Beats):
             away = {what for what, node in where.items() if node != "n1"}
             # What shares a descriptor's offset stays; else these have been elsewhere.
             self.assertGreaterEqual(away, {"inherit", "family", "leader", "signal parent", "stop",
-                                           "alarm", "pending", "append", "exit 255", "kill 15",
+                                           "alarm", "pending", "nest", "append", "exit 255", "kill 15",
                                            "grandchild"}, where)
             self.lab.run("n1", "rm", "/shared/work/where", "/shared/work/plain", user=user)
             self.nothing_is_left()

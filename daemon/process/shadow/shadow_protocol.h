@@ -68,6 +68,7 @@ enum shadow_kind {
 	SHADOW_CHILD = 5,   /* value: a kept child; info: as its SIGCHLD */
 	SHADOW_SETTLED = 6, /* of who was a process: behind HELLO and the signals that were
 			     * pending then */
+	SHADOW_BECAME = 7,  /* BECOME is done */
 };
 
 struct shadow_report {

@@ -389,6 +389,8 @@ static void obey(struct shadow_command *c)
 		r = c->verb == SHADOW_EXEC ? exec_as_root(c) : become(c);
 		if (r < 0)
 			tell_value(SHADOW_REFUSED, r);
+		else
+			tell_value(SHADOW_BECAME, 0);
 		break;
 	case SHADOW_FORK:
 		r = fork_shadow(c->value, c->flags & SHADOW_KEEP);

@@ -1,7 +1,8 @@
 /*
- * Programs that are about to be started, and may be started elsewhere.
+ * Programs that are about to be started, and may be started elsewhere; and calls that name a
+ * process by its PID, which may be elsewhere.
  *
- * Who was spawned with INIT_SPAWN_ASK waits in execve() until ssid has decided.  What
+ * Who was spawned with INIT_SPAWN_ASK waits in such a call until ssid has decided.  What
  * stays here goes on; what does not is taken out of its call by ssid, which traces it,
  * and never comes back to it.
  *
@@ -83,7 +84,8 @@ static struct waiting *free_slot(void)
 
 bool exec_is(int nr)
 {
-	return nr == SYS_execve || nr == SYS_execveat;
+	return nr == SYS_execve || nr == SYS_execveat || nr == SYS_kill ||
+	       nr == SYS_rt_sigqueueinfo || nr == SYS_pidfd_open;
 }
 
 void exec_ask(int listener, const struct seccomp_notif *call)

@@ -341,6 +341,14 @@ static int set_filter(bool forks, bool execs)
 		LOAD(nr),
 		IF(SYS_execve, ASK),
 		IF(SYS_execveat, ASK),
+		/* Of one process: a PID above 0. */
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_kill, 2, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigqueueinfo, 1, 0),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pidfd_open, 0, 5),
+		LOAD(args[0]), /* its lower half, where that comes first */
+		BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, INT32_MAX, 3, 0),
+		IF(0, PASS),
+		ASK,
 	};
 	static struct sock_filter pass[] = { PASS };
 	struct sock_filter code[64];

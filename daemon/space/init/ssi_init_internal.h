@@ -46,7 +46,7 @@ void pids_bind_child(const int ends[2], bool forks, bool execs);
 void pids_bind_parent(const int ends[2], bool born);
 bool pids_tell(bool (*tell)(const struct init_event *event));
 
-/* init_exec.c: children that ask ssid before they start a program. */
+/* init_exec.c: children that ask ssid before they start a program, or name a process. */
 struct seccomp_notif;
 bool exec_is(int nr);
 /* One asks: it is passed on, or starts it at once when there is nobody to be asked. */

@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -63,6 +65,37 @@ static void print_descriptors(void)
 		       S_ISREG(st.st_mode) ? (long)lseek(fd, 0, SEEK_CUR) : 0);
 	}
 	printf("\n");
+}
+
+/* Have a child, tell its PID to descriptor 7, and wait for it: it says what it is told, and there
+ * that it did. */
+static int nest(void)
+{
+	siginfo_t info;
+	sigset_t set;
+	int status;
+	pid_t pid;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN + 2);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+	pid = fork();
+	if (pid == 0) {
+		while (sigwaitinfo(&set, &info) < 0)
+			;
+		printf("told %d by the first %d, of its user %d, in its way %d\n",
+		       info.si_value.sival_int, info.si_pid == atoi(getenv("PARENT")),
+		       info.si_uid == getuid(), info.si_code == SI_QUEUE);
+		(void)fflush(stdout);
+		(void)!write(7, "", 1);
+		pause();
+	}
+	(void)!write(7, &pid, sizeof(pid));
+	(void)close(7);
+	(void)waitpid(pid, &status, 0);
+	printf("nested: signal %d\n", WTERMSIG(status));
+	(void)fflush(stdout);
+	return 0;
 }
 
 static int child(const char *what)
@@ -128,6 +161,8 @@ static int child(const char *what)
 			_exit(33);
 		printf("waited %d", waitpid(pid, &status, 0) == pid);
 		printf(" status %d\n", WEXITSTATUS(status));
+	} else if (!strcmp(what, "nest")) {
+		return nest();
 	} else if (!strncmp(what, "exit ", 5)) {
 		return atoi(what + 5);
 	} else if (!strncmp(what, "kill ", 5)) {
@@ -268,6 +303,32 @@ static void kept(void)
 	report("pending", pid, WEXITED);
 }
 
+/* A process that only its PID is known of. */
+static void far(void)
+{
+	int ends[2], lives, fd, sent, ready, dies;
+	pid_t nested = 0, pid;
+
+	(void)pipe2(ends, O_CLOEXEC);
+	(void)dup2(ends[1], 7);
+	pid = start("nest", NULL);
+	(void)close(ends[1]);
+	(void)close(7);
+	(void)!read(ends[0], &nested, sizeof(nested));
+	lives = kill(nested, 0);
+	(void)sigqueue(nested, SIGRTMIN + 2, (union sigval){ .sival_int = 88 });
+	(void)!read(ends[0], &(char){ 0 }, 1);
+	(void)close(ends[0]);
+	fd = (int)syscall(SYS_pidfd_open, nested, 0);
+	sent = (int)syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0);
+	ready = poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, 20000);
+	report("nest", pid, WEXITED);
+	dies = kill(nested, 0) < 0 ? errno : 0;
+	printf("far: lives %d descriptor %d sent %d ready %d, then %d\n", lives, fd >= 0, sent, ready,
+	       dies);
+	(void)close(fd);
+}
+
 static void files(void)
 {
 	char name[] = "heir.XXXXXX";
@@ -332,6 +393,7 @@ int main(int argc, char **argv)
 	families();
 	signals();
 	kept();
+	far();
 	files();
 	for (int i = 0; i < 4; i++) {
 		static const char *const ends[] = { "exit 0", "exit 255", "kill 9", "kill 15" };

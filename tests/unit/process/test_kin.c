@@ -2,8 +2,11 @@
 
 #include "process.pb-c.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 enum { LEADER = 3000008, PARENT = 3000009, COMER = 3000010 };
@@ -20,6 +23,7 @@ static enum rpc_status on_remote(uint16_t method, const ProtobufCMessage *reques
 
 	ssi__process__where_reply__init(&where);
 	where.place = THERE;
+	where.uid = 1000;
 	remote_reply = NULL;
 	if (method == PROCESS_CHANGED) {
 		changed = *(const Ssi__Process__ChangedRequest *)(const void *)request;
@@ -278,6 +282,81 @@ static void a_successor_of_ssid_is_told_as_well(void **state)
 	wait_until(is_gone(PARENT) && is_gone(LEADER));
 }
 
+/* One of node 2, in no family of anybody here. */
+enum { FAR = 3000020 };
+
+static void call_names(int nr, pid_t pid)
+{
+	const struct space_exec call = {.id = 1, .pid = COMER, .nr = nr, .args = {(uint64_t)pid}};
+
+	process_on_call(room, &call);
+}
+
+static bool is_its_users(pid_t pid)
+{
+	char path[32], text[4096];
+	_cleanup_close_ int fd = -1;
+	const char *uid;
+	ssize_t n;
+
+	(void)snprintf(path, sizeof(path), "%d/status", pid);
+	fd = openat(space_proc_fd(space), path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = 0;
+	uid = strstr(text, "Uid:\t");
+	return uid && !strncmp(uid, "Uid:\t1000\t1000\t", 15);
+}
+
+static void whom_a_call_names_stands_for_a_moment(void **state)
+{
+	struct process_record d;
+
+	assert_true(process_call_names(SYS_kill) && !process_call_names(SYS_execve));
+	call_names(SYS_kill, FAR);
+	wait_until(is_its_users(FAR));
+	assert_int_equal(process_record(room, FAR, &d), PROCESS_E_ABSENT);
+	assert_int_equal(kill(FAR, SIGUSR2), 0);
+	wait_until(signalled == SIGUSR2);
+	assert_int_equal(signalled_pid, FAR);
+	wait_until(is_gone(FAR));
+	/* Not of one that has ended, nor of those that are here. */
+	where_answer = RPC_NOT_FOUND;
+	call_names(SYS_kill, FAR);
+	call_names(SYS_kill, 2000010);
+	turn_for(100 * NSEC_PER_MSEC);
+	assert_true(is_gone(FAR) && is_gone(2000010));
+}
+
+static void whom_a_descriptor_names_stands_as_long_as_it_lives(void **state)
+{
+	struct proc_stat s;
+
+	call_names(SYS_kill, FAR);
+	call_names(SYS_pidfd_open, FAR);
+	wait_until(is_its_users(FAR));
+	turn_for(3500 * NSEC_PER_MSEC);
+	assert_true(!is_gone(FAR));
+	/* Also in a successor; there is no family here that it could be of. */
+	process_fixture_close();
+	process_fixture_open();
+	assert_true(is_its_users(FAR));
+	assert_int_equal(proc_stat_read(space_proc_fd(space), FAR, &s), 0);
+	assert_int_equal(s.sid, FAR);
+	/* A call that names it when it has ended finds nobody. */
+	where_answer = RPC_NOT_FOUND;
+	call_names(SYS_kill, FAR);
+	wait_until(is_gone(FAR));
+	assert_int_equal(signalled, 0);
+}
+
+static void who_stands_alone_is_nobodys_parent(void **state)
+{
+	call_names(SYS_pidfd_open, PARENT);
+	wait_until(is_its_users(PARENT));
+	assert_int_equal(process_come_exec(room, &comer, &parent, "/usr/bin/yes", NULL, 0),
+			 PROCESS_E_TAKEN);
+}
+
 static void who_really_runs_here_has_no_kin(void **state)
 {
 	struct process_member other = comer;
@@ -306,6 +385,12 @@ static int tests(void)
 		cmocka_unit_test_setup_teardown(kin_end_with_whom_they_stand_for, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(a_successor_of_ssid_is_told_as_well, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(whom_a_call_names_stands_for_a_moment, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(whom_a_descriptor_names_stands_as_long_as_it_lives,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(who_stands_alone_is_nobodys_parent, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(who_really_runs_here_has_no_kin, setup,
 						teardown),
