@@ -363,6 +363,7 @@ void placement_on_exec(struct placement *p, const struct space_exec *exec)
 		return;
 	}
 	if (may_leave(p, exec->pid)) {
+		job_forget(p, exec->pid); /* what it ran before makes room */
 		node = job_place(p);
 		log_debug("program of process %d: node %s", exec->pid, rpc_name(p->n.rpc, node));
 		job_note(p, exec->pid, node, node != self);

@@ -36,11 +36,15 @@ def median_of(cluster, n, *commands):
     return [int(line) / 1000 for line in text.split()]
 
 
+def address_of(cluster, node):
+    text = cluster.run(node, "sh", "-c", "hostname -I 2>/dev/null || ip -4 -o addr show eth0",
+                       check=True).text
+    return re.search(r"10\.\d+\.\d+\.\d+", text)[0]
+
+
 def round_trip(cluster):
     """Between n1 and n2, in ms."""
-    address = cluster.run("n2", "sh", "-c", "hostname -I 2>/dev/null || ip -4 -o addr show eth0",
-                          check=True).text
-    address = re.search(r"10\.\d+\.\d+\.\d+", address)[0]
+    address = address_of(cluster, "n2")
     server = cluster.start("n2", f"{PROGRAMS}/trip", address, "7000")
     client = until(lambda: (r := cluster.run("n1", f"{PROGRAMS}/trip", address, "7000", "2000"))
                    and r.status == 0 and r)

@@ -17,6 +17,9 @@ from lab import PROGRAMS
 
 PROJECT = "/shared/work/project"
 N_FILES = 48
+# More than the processors of home, so that there is room elsewhere only; they give way.
+BURNERS = (f"for i in $(seq {os.cpu_count() + 1}); do nice -n 19 {PROGRAMS}/burn 600000 x >/dev/null & done; "
+           "sleep 1; ")
 # Some tenths of a second for each: much of it the headers.
 SOURCE = """#include <stdio.h>
 #include <stdlib.h>
@@ -66,17 +69,89 @@ def measure_make(cluster):
 def measure_exec(cluster):
     """Processors at home are taken, by programs that leave them to anybody."""
     trip = figures.round_trip(cluster)
-    n = os.cpu_count()
-    burners = f"for i in $(seq {n}); do chrt --idle 0 {PROGRAMS}/burn 600000 >/dev/null & done; sleep 1; "
-    command = f"{burners} exec {PROGRAMS}/spawn 200 true"
+    command = f"{BURNERS} uname -n; exec {PROGRAMS}/spawn 200 true"
     values = {}
     for what, options in [("here", []), ("elsewhere", ["--spread"])]:
-        text = cluster.run("n1", "ssi-run", *options, "sh", "-c", command, check=True, timeout=120).text
-        values[what] = int(text.split()[0]) / 1000
+        text = cluster.run("n1", "ssi-run", *options, "sh", "-c", command, cwd="/shared/work", check=True,
+                           timeout=120).text
+        values[what] = int(text.split()[1]) / 1000
+        if (text.split()[0] == "n1") != (what == "here"):
+            raise AssertionError(f"{what}: programs ran on {text.split()[0]}")
         cluster.kill_all()
     tell("a program elsewhere, p50", values["elsewhere"], "ms", 4 * (values["here"] + trip),
          f"4 x (fork+exec {values['here']:.2f} + a round trip of {trip:.3f})")
 
 
+def measure_kill(cluster):
+    trip = figures.round_trip(cluster)
+    took = {}
+    for node, options in [("n1", []), ("n2", ["--spread"])]:
+        sleeper = cluster.run("n1", "ssi-run", "-b", "--node", node, "sleep", "1000", check=True).text.split()[0]
+        text = cluster.run("n1", "ssi-run", *options, f"{PROGRAMS}/signals", "500", sleeper, check=True).text
+        took[node] = float(text) / 1000
+        cluster.run(node, "ssi-run", "--node", node, "kill", sleeper, check=True)
+    tell("kill() of a process elsewhere, p50", took["n2"], "ms", 2 * (took["n1"] + trip),
+         f"2 x (here {took['n1']:.4f} + a round trip of {trip:.3f})")
+
+
+TLS = """
+import socket, ssl, sys, time
+role, address, n, block = sys.argv[1], sys.argv[2], int(sys.argv[3]) << 20, 65536
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if role == "server" else ssl.PROTOCOL_TLS_CLIENT)
+context.minimum_version = ssl.TLSVersion.TLSv1_3
+if role == "server":
+    context.load_cert_chain("/shared/work/tls.pem")
+    listener = socket.create_server((address, 7001))
+    print("ready", flush=True)
+    peer = context.wrap_socket(listener.accept()[0], server_side=True)
+    room = bytearray(block)
+    while n > 0:
+        n -= peer.recv_into(room)
+    peer.send(b"!")
+else:
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    peer = context.wrap_socket(socket.create_connection((address, 7001)))
+    zeros, began = bytes(block), time.monotonic()
+    for _ in range(n // block):
+        peer.sendall(zeros)
+    peer.recv(1)
+    print(time.monotonic() - began)
+"""
+
+
+def tls(cluster, megabytes):
+    """Seconds for a stream between n1 and n2."""
+    address = figures.address_of(cluster, "n2")
+    cluster.run("n1", "sh", "-c", "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=bench "
+                "-keyout /shared/work/tls.pem -out - 2>/dev/null >>/shared/work/tls.pem", check=True)
+    server = cluster.start("n2", "python3", "-c", TLS, "server", address, str(megabytes))
+    server.expect("ready")
+    took = float(cluster.run("n1", "python3", "-c", TLS, "client", address, str(megabytes), check=True).text)
+    server.result()
+    return took
+
+
+def measure_pipe(cluster):
+    """What a program here writes is read by one elsewhere; the difference of two lengths, so that
+    the start of both does not count."""
+    lengths = [32, 544]
+    reader = "sh -c 'uname -n >/shared/work/where; exec cat >/dev/null'"
+    took = {}
+    for n in lengths:
+        script = (f"{BURNERS}began=$(date +%s%N); head -c {n}M /dev/zero | {reader}; "
+                  "echo $(($(date +%s%N) - began)); kill $(jobs -p)")
+        took[n] = [int(cluster.run("n1", "ssi-run", *options, "bash", "-c", script, cwd="/shared/work", check=True).text) / 1e9
+                   for options in ([], ["--spread"])]
+        where = cluster.run("n1", "cat", "/shared/work/where").text.strip()
+        if where == "n1":
+            raise AssertionError("the reader stayed at home")
+    mib = lengths[1] - lengths[0]
+    here, elsewhere = [mib / (took[lengths[1]][k] - took[lengths[0]][k]) for k in (0, 1)]
+    floor = mib / (tls(cluster, lengths[1]) - tls(cluster, lengths[0]))
+    print(f"{'a pipe between nodes':<44} {elsewhere:9.2f} MiB/s at least {0.7 * floor:8.2f}  "
+          f"ratio {elsewhere / (0.7 * floor):5.2f}  (0.7 x one TLS stream {floor:.0f}; a pipe here {here:.0f})",
+          flush=True)
+
+
 if __name__ == "__main__":
-    sys.exit(figures.run_named([measure_exec, measure_make]))
+    sys.exit(figures.run_named([measure_exec, measure_kill, measure_make, measure_pipe]))
