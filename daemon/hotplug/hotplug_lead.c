@@ -413,6 +413,7 @@ static void add(struct hotplug_lead *l)
 		sm_move(&l->sm, LEAD_GREETING);
 		return turn(l);
 	}
+	(void)fault("hotplug.adding");
 	r = commit(l, MEMBER_UP);
 	if (r == MEMBERSHIP_E_ABSENT)
 		(void)snprintf(l->text, sizeof(l->text),

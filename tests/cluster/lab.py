@@ -336,7 +336,7 @@ class Lab:
                   timeout, lambda n=node: f"{n} is not in touch with all")
 
     def mend(self):
-        """Take back what a test that failed has left: cuts, pauses, nodes that are off."""
+        """Take back what a test that failed has left: cuts, pauses, nodes that are off, stopped ssids."""
         self.command("heal")
         for node in json.loads(self.command("list", "--json"))["nodes"]:
             if node["state"] == "paused":
@@ -344,6 +344,7 @@ class Lab:
             elif node["state"] == "off":
                 self.command("start", node["name"])
                 self.prepare_node(node["name"])
+            self.run(node["name"], "sh", "-c", "kill -CONT $(cat /run/ssi/ssid.pid)", user="root", check=True)
 
     def logs(self, node, fresh=False):
         text = self.command("logs", node)

@@ -117,8 +117,6 @@ class Fenced(beats.Beats):
 
     def tearDown(self):
         self.lab.mend()
-        for node in self.lab.nodes:
-            self.signal_ssid(node, "CONT")
         super().tearDown()
 
     def silent(self, node):

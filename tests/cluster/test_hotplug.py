@@ -46,6 +46,7 @@ class Changing(beats.Beats):
 
     def tearDown(self):
         # Whatever a test leaves: all are members again.
+        self.lab.mend()
         at = next(n for n in self.lab.nodes if self.states(n)[n] == "up")
         if out := [n for n, s in self.states(at).items() if s == "removed"]:
             self.add(at, *out)
@@ -282,6 +283,21 @@ class Crowd(Changing):
 
     def signal(self, node, name):
         self.lab.run(node, "sh", "-c", f"kill -{name} $(cat /run/ssi/ssid.pid)", user="root", check=True)
+
+    def test_the_leader_loses_power_before_and_after_an_addition_is_committed(self):
+        for point in ["hotplug.adding", "hotplug.added"]:
+            with self.subTest(point=point):
+                self.leader_now = self.leader(self.at)
+                self.gone, self.at, *_ = self.others(self.leader_now)
+                self.remove(self.at, self.gone)
+                tool, _ = self.stop_at(point, "ssi_add_nodes", self.gone)
+                self.lab.command("kill", self.leader_now)
+                r = tool.result(60)
+                self.assertEqual(r.status, 0, r)  # of the next leader, whom it asked anew
+                self.assertEqual(self.states(self.at)[self.gone], "up")
+                self.assertEqual(self.lab.run(self.at, "ssi-run", "--node", self.gone, "hostname").text,
+                                 f"{self.gone}\n")
+                self.bring_back(self.leader_now)
 
     def test_others_lose_power_as_a_node_is_removed_and_as_it_is_added(self):
         running, pid = self.beat(node=self.gone)
