@@ -278,7 +278,7 @@ int process_record(struct process_room *p, pid_t pid, struct process_record *ret
 		if (d.state == PROCESS_KIN)
 			return PROCESS_E_ABSENT;
 	} else {
-		if (room_real(p, pid, &s) != 0)
+		if (room_real(p, pid, &s) != 0 || room_is_half_made(p, pid))
 			return PROCESS_E_ABSENT;
 		e = find_family(p, &s, &last);
 		d = (struct process_record){.pid = pid,

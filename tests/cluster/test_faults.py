@@ -20,7 +20,7 @@ class Faults(Beats):
     def test_a_pipeline_does_not_notice_that_ssid_dies(self):
         for where in ["n1", "n2"]:
             running = self.start("n1", "ssi-run", "-o", "@ID@", "--node", where, "sh", "-c",
-                                 f"{PROGRAMS}/count 2000 3000 0 | cat | cat; read line; "
+                                 f"{PROGRAMS}/count 6000 3000 0 | cat | cat; read line; "
                                  "echo $line; exit 7")
             running.expect("^100$")
             pid = running.app()
@@ -29,12 +29,12 @@ class Faults(Beats):
                 self.await_successor(node, old)
                 ps = self.lab.processes("n3")
                 self.assertEqual(ps[pid]["node"], where)
-                self.assertIn(f"{PROGRAMS}/count 2000 3000 0", {p["command"] for p in ps.values()})
+                self.assertIn(f"{PROGRAMS}/count 6000 3000 0", {p["command"] for p in ps.values()})
             running.write("the end\n")
-            running.expect("^2000$", 30)
+            running.expect("^6000$", 60)
             r = running.result(30)
             self.assertEqual((r.status, r.err), (7, b""), where)
-            self.assertTrue(r.out == numbers(1, 2000) + b"the end\n", (where, len(r.out)))
+            self.assertTrue(r.out == numbers(1, 6000) + b"the end\n", (where, len(r.out)))
 
     def test_a_program_that_ends_while_there_is_no_ssid_is_waited_for(self):
         script = ("kill -9 $(cat /run/ssi/ssid.pid); kill $(pgrep -f '[e]xit 33'); sleep 0.3; "

@@ -357,6 +357,21 @@ static void who_stands_alone_is_nobodys_parent(void **state)
 			 PROCESS_E_TAKEN);
 }
 
+/* A copy that did not come, as long as it takes to kill it. */
+static void who_has_no_record_and_another_home_is_nobody(void **state)
+{
+	const char *argv[] = {"/usr/bin/yes", NULL};
+	const struct space_spawn spec = {.argv = argv, .group_fd = -1, .set_tid = FAR};
+	struct process_record d;
+	pid_t pid;
+
+	assert_int_equal(space_spawn(space, &spec, &pid, NULL), 0);
+	wait_until(!is_gone(FAR));
+	assert_int_equal(process_record(room, FAR, &d), PROCESS_E_ABSENT);
+	assert_int_equal(kill(FAR, SIGKILL), 0);
+	wait_until(is_gone(FAR));
+}
+
 static void who_really_runs_here_has_no_kin(void **state)
 {
 	struct process_member other = comer;
@@ -392,6 +407,8 @@ static int tests(void)
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(who_stands_alone_is_nobodys_parent, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(who_has_no_record_and_another_home_is_nobody,
+						setup, teardown),
 		cmocka_unit_test_setup_teardown(who_really_runs_here_has_no_kin, setup,
 						teardown),
 	};
