@@ -315,6 +315,12 @@ class Terminal(lab.Tests):
         r = self.lab.run("n1", "ssi-run", "--bg", "--tty", "true")
         self.assert_result(Result(r.status, r.out, r.err.split(b"\n")[0] + b"\n"), 2, "background")
 
+    def test_who_spreads_under_a_terminal_is_told_that_nothing_will(self):
+        told = b"ssi-run: under a terminal no program begins elsewhere: </dev/null, or -T, lets them\r\n"
+        for options, text in [([], told), (["-q"], b""), (["-T"], b"")]:
+            r = self.sit("ssi-run", "--spread", *options, "true").result()
+            self.assertEqual((r.status, r.out), (0, text))
+
     def test_a_job_in_the_background_gets_none(self):
         for where in SOMEWHERE:
             user = self.sit("bash", "--norc", "-c", f"set -m; ssi-run {' '.join(where)} "
