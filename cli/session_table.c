@@ -1,6 +1,7 @@
 /* What the tools print: libsmartcols is for those only that have a table. */
 #include "session.h"
 
+#include <locale.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +12,8 @@ struct libscols_table *session_table(const struct session_options *o, const char
 {
 	struct libscols_table *t;
 
-	setenv("LC_ALL", "C.UTF-8", 0);
+	/* Whether the terminal shows more than ASCII. */
+	(void)setlocale(LC_CTYPE, "");
 	t = scols_new_table();
 	if (!t)
 		session_exit(EXIT_FAILED, "out of memory");

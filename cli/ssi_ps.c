@@ -12,15 +12,17 @@ static const char help[] =
 	"Show the processes that ssi-run started and their children, on all nodes.\n"
 	"\n"
 	"      --node NAME     of this node only (may be repeated)\n"
-	"      --app PID|NAME  of this application only\n";
+	"      --app PID|NAME  of this application only\n"
+	"      --tree          children below their parents\n";
 
 static const struct option options[] = {
 	{ "node", required_argument, NULL, 'n' },
 	{ "app", required_argument, NULL, 'a' },
+	{ "tree", no_argument, NULL, 't' },
 	{ 0 },
 };
 
-static const struct session_column columns[] = {
+static struct session_column columns[] = {
 	{ "PID", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
 	{ "PPID", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
 	{ "APP", 0, SCOLS_FL_RIGHT, SCOLS_JSON_NUMBER },
@@ -34,14 +36,27 @@ static const struct session_column columns[] = {
 	{ "NAME", 0, 0, SCOLS_JSON_STRING },
 	{ "COMMAND", 0, SCOLS_FL_TRUNC, SCOLS_JSON_STRING },
 };
+enum { COMMAND = sizeof(columns) / sizeof(columns[0]) - 1 };
 
 static char *nodes[1024];
 static size_t n_nodes;
 static int32_t app;
 static const char *app_name;
+static bool tree;
+
+/* A process that is shown; of those, sorted by PID, its parent is one too, or it is a root. */
+struct row {
+	const Ssi__Control__Process *process;
+	struct libscols_line *line;
+	struct row *parent;
+};
 
 static void on_option(int val, const char *argument)
 {
+	if (val == 't') {
+		tree = true;
+		return;
+	}
 	if (val == 'a') {
 		if (application_is_named(argument))
 			app_name = argument;
@@ -66,13 +81,13 @@ static bool wanted(const Ssi__Control__Process *p, char **pids, int n_pids)
 
 static int by_pid(const void *a, const void *b)
 {
-	const Ssi__Control__Process *x = *(void *const *)a, *y = *(void *const *)b;
+	const struct row *x = a, *y = b;
 
-	return (x->pid > y->pid) - (x->pid < y->pid);
+	return (x->process->pid > y->process->pid) - (x->process->pid < y->process->pid);
 }
 
-static void show(const struct session_options *o, struct libscols_table *t,
-		 const Ssi__Control__Process *p)
+static struct libscols_line *show(const struct session_options *o, struct libscols_table *t,
+				  const Ssi__Control__Process *p)
 {
 	struct libscols_line *l = session_line(t);
 	unsigned long long s = p->cpu_ns / 1000000000;
@@ -92,7 +107,34 @@ static void show(const struct session_options *o, struct libscols_table *t,
 	session_cell_bytes(o, l, 8, p->rss_bytes);
 	session_cell(l, 9, "%llu:%02llu:%02llu", s / 3600, s / 60 % 60, s % 60);
 	session_cell(l, 10, "%s", p->name);
-	session_cell(l, 11, "%.*s", (int)p->command.len, (const char *)p->command.data);
+	session_cell(l, COMMAND, "%.*s", (int)p->command.len, (const char *)p->command.data);
+	return l;
+}
+
+/*
+ * The nodes answer one after the other, and PIDs come again: what they say together may
+ * be a circle, which no family is.
+ */
+static bool is_below(const struct row *r, const struct row *of)
+{
+	while (r && r != of)
+		r = r->parent;
+	return r;
+}
+
+static void join_families(struct row *rows, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		Ssi__Control__Process parent = { .pid = rows[i].process->ppid };
+		struct row key = { .process = &parent };
+		struct row *p = bsearch(&key, rows, n, sizeof(*rows), by_pid);
+
+		if (!p || is_below(p, &rows[i]))
+			continue;
+		rows[i].parent = p;
+		if (scols_line_add_child(p->line, rows[i].line) < 0)
+			session_exit(EXIT_FAILED, "out of memory");
+	}
 }
 
 int main(int argc, char **argv)
@@ -104,6 +146,7 @@ int main(int argc, char **argv)
 	Ssi__Control__Event *event;
 	struct libscols_table *t;
 	int first = session_options(argc, argv, "", options, help, on_option, &o);
+	struct row *rows;
 	size_t shown = 0;
 
 	for (int i = first; i < argc; i++)
@@ -117,15 +160,21 @@ int main(int argc, char **argv)
 	session_close(s);
 	if (event->body_case != SSI__CONTROL__EVENT__BODY_PROCESSES)
 		session_exit(EXIT_FAILED, "ssid answered something else");
+	if (tree)
+		columns[COMMAND].flags |= SCOLS_FL_TREE;
 	t = session_table(&o, "processes", columns, sizeof(columns) / sizeof(columns[0]));
-	if (event->processes->n_processes)
-		qsort(event->processes->processes, event->processes->n_processes,
-		      sizeof(*event->processes->processes), by_pid);
+	rows = calloc(event->processes->n_processes + 1, sizeof(*rows));
+	if (!rows)
+		session_exit(EXIT_FAILED, "out of memory");
 	for (size_t i = 0; i < event->processes->n_processes; i++)
-		if (wanted(event->processes->processes[i], argv + first, argc - first)) {
-			show(&o, t, event->processes->processes[i]);
-			shown++;
-		}
+		if (wanted(event->processes->processes[i], argv + first, argc - first))
+			rows[shown++].process = event->processes->processes[i];
+	qsort(rows, shown, sizeof(*rows), by_pid);
+	for (size_t i = 0; i < shown; i++)
+		rows[i].line = show(&o, t, rows[i].process);
+	if (tree)
+		join_families(rows, shown);
+	free(rows);
 	session_print(t);
 	for (size_t i = 0; i < event->processes->n_silent; i++)
 		session_error("node %s does not answer: its processes are not shown",

@@ -183,6 +183,53 @@ class Spread(Beats):
         self.assertEqual(sorted(r.text.splitlines()), [f"{k} ended 143" for k in (1, 2, 3)], r)
         self.nothing_is_left()
 
+    def test_a_family_over_three_nodes_is_drawn_as_one(self):
+        # Each job says who its parent is, and has a child, which begins where the job is.
+        self.lab.run("n1", "sh", "-c", "cat >/shared/work/job.py", input="""
+import os
+print(os.getpid(), os.getppid(), flush=True)
+child = os.fork()
+while not os.path.exists("/shared/work/go"):
+    sum(range(10000))
+if not child:
+    os._exit(0)
+os.waitpid(child, 0)
+""", check=True)
+        python = self.lab.run("n1", "readlink", "-f", "/usr/bin/python3", check=True).text.strip()
+        # One after the other, so that those before are seen to be busy.
+        running = self.start("n1", "ssi-run", "--spread", "-o", "@ID@", "sh", "-c",
+                             "for i in 1 2 3 4 5 6; do echo $i; sleep 0.3; done | "
+                             f"xargs -P 6 -I @ {python} /shared/work/job.py @; true", cwd="/shared/work")
+        app = running.app()
+
+        def tree():
+            r = self.lab.run("n3", "ssi-ps", "--tree", "--json", "--app", str(app), check=True)
+            return json.loads(r.text)["processes"]
+
+        def children(p):
+            return p.get("children", [])
+
+        def drawn():
+            """The jobs, when all stand below the one root, each with its child."""
+            roots = tree()
+            jobs = [job for r in roots for x in children(r) if "xargs" in x["command"] for job in children(x)]
+            whole = [r["pid"] for r in roots] == [app] and len(jobs) == 6 and all(children(job) for job in jobs)
+            return jobs if whole else None
+        running.expect(r"(^\d+ \d+\n){6}", 60)
+        jobs = until(drawn, 20, tree)
+        self.assertEqual({job["node"] for job in jobs}, {"n1", "n2", "n3"}, jobs)
+        for job in jobs:
+            self.assertEqual({c["node"] for c in children(job)}, {job["node"]}, job)
+        said = dict(line.split() for line in running.read().decode().splitlines())
+        self.assertEqual(said, {str(job["pid"]): str(job["ppid"]) for job in jobs})
+        text = self.lab.run("n2", "ssi-ps", "--tree", "--app", str(app), check=True).text
+        self.assertEqual(len(re.findall(rf" n[23] .* [├└]─{python} ", text)),
+                         2 * len([job for job in jobs if job["node"] != "n1"]), text)
+        self.lab.run("n1", "touch", "/shared/work/go", check=True)
+        self.assertEqual(running.result(30).status, 0)
+        self.lab.run("n1", "rm", "/shared/work/go", "/shared/work/job.py", check=True)
+        self.nothing_is_left()
+
     def test_nobody_notices_that_ssid_is_killed(self):
         for nodes in [["n1"], ["n2", "n3"]]:
             running = self.start("n1", "ssi-run", "--spread", "sh", "-c", jobs(400), cwd="/shared/work")
