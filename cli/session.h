@@ -103,5 +103,8 @@ void session_print_with(struct libscols_table *table, struct libscols_table *mor
 void session_cell_bytes(const struct session_options *o, struct libscols_line *line, size_t column,
 			uint64_t bytes);
 
+/* @text in quotes, whatever is in it. */
+void session_json_string(const char *text);
+
 /* A whole positive number, else wrong usage naming @what. */
 uint64_t session_number(const char *text, uint64_t max, const char *what);

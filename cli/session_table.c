@@ -107,3 +107,34 @@ void session_print(struct libscols_table *table)
 {
 	session_print_with(table, NULL);
 }
+
+static size_t utf8_len(const unsigned char *p)
+{
+	size_t n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
+
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	return n;
+}
+
+void session_json_string(const char *text)
+{
+	const unsigned char *p = (const unsigned char *)text;
+
+	putchar('"');
+	while (*p) {
+		size_t n = utf8_len(p);
+
+		if (*p == '"' || *p == '\\')
+			printf("\\%c", *p);
+		else if (*p < 0x20 || *p == 0x7f)
+			printf("\\u%04x", *p);
+		else if (n)
+			printf("%.*s", (int)n, (const char *)p);
+		else
+			putchar('?');
+		p += n ? n : 1;
+	}
+	putchar('"');
+}

@@ -102,43 +102,12 @@ static void parse_since(void)
 
 /* Printing. */
 
-static size_t utf8_len(const unsigned char *p)
-{
-	size_t n = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
-
-	for (size_t i = 1; i < n; i++)
-		if ((p[i] & 0xc0) != 0x80)
-			return 0;
-	return n;
-}
-
-static void print_string(const char *text)
-{
-	const unsigned char *p = (const unsigned char *)text;
-
-	putchar('"');
-	while (*p) {
-		size_t n = utf8_len(p);
-
-		if (*p == '"' || *p == '\\')
-			printf("\\%c", *p);
-		else if (*p < 0x20 || *p == 0x7f)
-			printf("\\u%04x", *p);
-		else if (n)
-			printf("%.*s", (int)n, (const char *)p);
-		else
-			putchar('?');
-		p += n ? n : 1;
-	}
-	putchar('"');
-}
-
 static void print_member(const char *name, const char *text)
 {
 	if (!text[0])
 		return;
 	printf(",\"%s\":", name);
-	print_string(text);
+	session_json_string(text);
 }
 
 static void format_time(uint64_t ns, char ret[static 40])
@@ -171,7 +140,7 @@ static void print_json(const Ssi__Control__Happened *h)
 
 	format_time(h->time_ns, when);
 	printf("{\"version\":1,\"time\":\"%s\",\"type\":", when);
-	print_string(h->type);
+	session_json_string(h->type);
 	print_member("source", h->source);
 	if (h->number)
 		printf(",\"number\":%" PRIu64 ",\"epoch\":%" PRIu64, h->number, h->epoch);

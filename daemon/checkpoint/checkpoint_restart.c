@@ -435,7 +435,8 @@ static void on_check_work(struct env_work *work)
 	}
 	r = manifest_check_images(v->manifest, v->images, &v->problem);
 	if (r == 0)
-		r = inventory_present(v->manifest->inventory, v->room->n.space, &v->problem);
+		r = inventory_present(v->manifest->inventory, v->room->n.space, same_node(v),
+				      &v->problem, NULL);
 	v->work_result = r;
 }
 

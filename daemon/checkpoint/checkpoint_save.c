@@ -419,7 +419,7 @@ static void on_frozen(struct env_work *work)
 	(void)process_record(s->room->n.process, s->root, &record);
 	allow.bound = record.bound;
 	if (r == 0)
-		r = inventory_verdict(s->manifest.inventory, &allow, s->room->n.space, &text);
+		r = inventory_verdict(s->manifest.inventory, &allow, s->room->n.space, &text, NULL);
 	if (r > 0)
 		return fail(s, RPC_UNSUPPORTED, "process %d cannot be saved: %s", s->root, text);
 	if (r == 0 && !criu_may_dump(s->room->n.criu, s->manifest.inventory, line, sizeof(line)))

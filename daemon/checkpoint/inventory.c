@@ -127,8 +127,23 @@ const char *inventory_comm(const struct inventory *i, pid_t pid)
 	return t ? t->comm : "?";
 }
 
-const char *inventory_where(const struct inventory *i, const struct inventory_file *f,
-			    char buf[static INVENTORY_WHERE_MAX])
+bool inventory_is_allowed(const struct inventory_allow *allow,
+			  const struct inventory_file *f)
+{
+	for (size_t k = 0; f->type == INVENTORY_PIPE && allow && k < allow->n_pipes;
+	     k++)
+		if (allow->pipes[k] == f->inode)
+			return true;
+	return false;
+}
+
+bool inventory_is_away(const struct inventory_task *t)
+{
+	return t && t->tracer && !strcmp(t->comm, "ssi-shadow");
+}
+
+const char *inventory_what(const struct inventory_file *f,
+			   char buf[static INVENTORY_WHAT_MAX])
 {
 	static const char *const names[] = {
 		[-INVENTORY_MAPPING] = "mapping",
@@ -136,13 +151,20 @@ const char *inventory_where(const struct inventory *i, const struct inventory_fi
 		[-INVENTORY_ROOT] = "root directory",
 		[-INVENTORY_EXE] = "program",
 	};
-	char fd[16] = "";
 
-	if (f->fd >= 0)
-		(void)snprintf(fd, sizeof(fd), "fd %d", f->fd);
+	if (f->fd < 0)
+		return names[-f->fd];
+	(void)snprintf(buf, INVENTORY_WHAT_MAX, "fd %d", f->fd);
+	return buf;
+}
+
+const char *inventory_where(const struct inventory *i, const struct inventory_file *f,
+			    char buf[static INVENTORY_WHERE_MAX])
+{
+	char what[INVENTORY_WHAT_MAX];
+
 	(void)snprintf(buf, INVENTORY_WHERE_MAX, "%s of %d (%s)",
-		       f->fd >= 0 ? fd : names[-f->fd], f->pid,
-		       inventory_comm(i, f->pid));
+		       inventory_what(f, what), f->pid, inventory_comm(i, f->pid));
 	return buf;
 }
 

@@ -93,6 +93,7 @@ struct inventory_task {
 	bool ended;     /* a zombie; not in the text */
 	pid_t tracer;   /* 0: not traced */
 	uint64_t rss_bytes;
+	uint64_t own_bytes; /* memory that no file has, resident or swapped out; not in the text */
 	char comm[17];
 };
 
@@ -120,10 +121,39 @@ struct inventory_allow {
 	bool bound; /* as its record has it */
 };
 
+/* What becomes of one thing that a tree holds when the tree moves. */
+enum inventory_fate {
+	INVENTORY_MOVES = 1,
+	INVENTORY_FORWARDED, /* it stays, and is reached from there */
+	INVENTORY_BLOCKS,
+};
+
+struct inventory_thing {
+	pid_t pid;
+	enum inventory_fate fate;
+	char *what; /* "process", "fd 5", "mapping", "timer 0" */
+	char *is;   /* "pipe", "file /x" */
+	char *why;  /* what is done with it, or what is in the way: the verdict's lines of it */
+};
+
+/* All of a tree: processes first.  Bounded: those that block come through before others. */
+struct inventory_things {
+	struct inventory_thing *list;
+	size_t n, room;
+	size_t at;     /* the last that was found to block */
+	size_t n_more; /* left out */
+};
+struct inventory_things *inventory_things_free(struct inventory_things *t);
+/* Those of @theirs, which a target has found in the way, block here under the same names. */
+int inventory_things_mark(struct inventory_things *t, const struct inventory_things *theirs);
+/* Leave out what is more than a message holds. */
+void inventory_things_cut(struct inventory_things *t);
+
 /*
  * What stands in the way of moving or saving it: 0, or INVENTORY_E_BLOCKED with
  * one line a thing ("fd 5 of 65537 (xz): file lock on /shared/x", "io_uring",
  * "traced by 71", "device /dev/fuse", "pipe to 65540, which stays").  *ret_text: malloc()ed.
+ * @ret_things: NULL, or what becomes of each, whatever the verdict.
  */
 enum {
 	_INVENTORY_E_SUCCESS,
@@ -131,11 +161,17 @@ enum {
 	INVENTORY_E_DIFFERS,
 };
 int inventory_verdict(const struct inventory *i, const struct inventory_allow *allow,
-		      struct space *space, char **ret_text);
+		      struct space *space, char **ret_text,
+		      struct inventory_things **ret_things);
 
-/* On the target, before anything is frozen: does it have these files, with the right type, size,
- * build id?  Looks beneath the space's root without following magic links out of it. */
-int inventory_present(const struct inventory *i, struct space *space, char **ret_text);
+/*
+ * On the target, before anything is frozen: does it have these files, with the right type, size,
+ * build id?  Looks beneath the space's root without following magic links out of it.  Not
+ * @same_node: what inventory_compare() would say of a node's own files is foreseen as well.
+ * @ret_things: NULL, or those that are in the way, of no PID.
+ */
+int inventory_present(const struct inventory *i, struct space *space, bool same_node,
+		      char **ret_text, struct inventory_things **ret_things);
 
 /*
  * Is the restored, still frozen tree what the inventory says?  Tasks: the same PIDs, families,

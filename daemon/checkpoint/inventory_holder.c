@@ -65,9 +65,6 @@ static struct holder *match(int proc_fd, const char *path, bool fifos,
 			   makedev(st.stx_dev_major, st.stx_dev_minor), st.stx_ino);
 }
 
-/* Programs of the space; those below are ssi-init, ssid and its helpers. */
-enum { FIRST_PROGRAM = 300 };
-
 static int search_process(int proc_fd, pid_t pid, bool fifos, struct holder *holders,
 			  size_t n)
 {

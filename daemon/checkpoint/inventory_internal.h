@@ -13,11 +13,16 @@
 
 DEFINE_CLEANUP(struct inventory, inventory_free)
 
+/* Programs of the space; those below are ssi-init, ssid and its helpers. */
+enum { FIRST_PROGRAM = 300 };
+
 int inventory_take_at(struct inventory **ret, int root_fd, int proc_fd, pid_t root);
 int inventory_verdict_at(const struct inventory *i, const struct inventory_allow *allow,
-			 int proc_fd, char **ret_text);
+			 int proc_fd, char **ret_text,
+			 struct inventory_things **ret_things);
 int inventory_present_at(const struct inventory *i, int root_fd, int proc_fd,
-			 char **ret_text);
+			 bool same_node, char **ret_text,
+			 struct inventory_things **ret_things);
 int inventory_compare_at(const struct inventory *saved,
 			 const struct inventory *restored, int proc_fd, bool same_node,
 			 char **ret_text);
@@ -27,7 +32,16 @@ int inventory_add_task(struct inventory *i, const struct inventory_task *task);
 int inventory_add_file(struct inventory *i, const struct inventory_file *file);
 int inventory_add_file_system(struct inventory *i, const char *name, unsigned *ret);
 const struct inventory_task *inventory_find_task(const struct inventory *i, pid_t pid);
+/* A pipe that a stream carries? */
+bool inventory_is_allowed(const struct inventory_allow *allow,
+			  const struct inventory_file *f);
+/* A shadow, which does not say what its process holds. */
+bool inventory_is_away(const struct inventory_task *t);
 const char *inventory_comm(const struct inventory *i, pid_t pid);
+/* "fd 5", "mapping". */
+enum { INVENTORY_WHAT_MAX = 16 };
+const char *inventory_what(const struct inventory_file *f,
+			   char buf[static INVENTORY_WHAT_MAX]);
 /* "fd 5 of 65537 (xz)", "mapping of 65537 (xz)"; returns @buf. */
 enum { INVENTORY_WHERE_MAX = 96 };
 const char *inventory_where(const struct inventory *i, const struct inventory_file *f,
@@ -48,9 +62,26 @@ struct report {
 };
 void report_line(struct report *r, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+/* No terminal is driven by a file's name. */
+void report_clean(char *line);
 /* 0 and NULL without lines, else @outcome and the text. */
 int report_done(struct report *r, int outcome, char **ret_text);
 void report_fini(struct report *r);
+
+/* inventory_things.c: each thing of @i, of a process that is here, with what becomes of
+ * it unless something is in the way. */
+int things_new(struct inventory_things **ret, const struct inventory *i,
+	       const struct inventory_allow *allow, int proc_fd);
+DEFINE_CLEANUP(struct inventory_things, inventory_things_free)
+/* One more of them, which blocks. */
+int things_add(struct inventory_things *t, pid_t pid, const char *what, const char *is,
+	       const char *why);
+/* @file of @i, or NULL: @task, is in the way. */
+int things_block(struct inventory_things *t, const struct inventory *i,
+		 const struct inventory_task *task, const struct inventory_file *file,
+		 const char *why);
+/* "file /x", "pipe"; malloc()ed. */
+char *thing_is(const struct inventory_file *f);
 
 /* inventory_socket.c: what sockets are called. */
 struct socket_table;

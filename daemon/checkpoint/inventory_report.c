@@ -33,6 +33,13 @@ int inventory_printf(struct buf *b, const char *format, ...)
 	return 0;
 }
 
+void report_clean(char *line)
+{
+	for (char *p = line; *p; p++)
+		if ((unsigned char)*p < 0x20 || *p == 0x7f)
+			*p = '?';
+}
+
 void report_line(struct report *r, const char *format, ...)
 {
 	_cleanup_free_ char *line = NULL;
@@ -49,9 +56,7 @@ void report_line(struct report *r, const char *format, ...)
 		r->error = err_origin(-ENOMEM);
 		return;
 	}
-	for (char *p = line; *p; p++)
-		if ((unsigned char)*p < 0x20 || *p == 0x7f)
-			*p = '?';
+	report_clean(line);
 	r->error = inventory_printf(&r->text, "%s%s", r->text.len ? "\n" : "", line);
 }
 

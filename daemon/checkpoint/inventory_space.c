@@ -12,15 +12,18 @@ int inventory_take(struct inventory **ret, struct space *space, pid_t root)
 }
 
 int inventory_verdict(const struct inventory *i, const struct inventory_allow *allow,
-		      struct space *space, char **ret_text)
+		      struct space *space, char **ret_text,
+		      struct inventory_things **ret_things)
 {
-	return inventory_verdict_at(i, allow, space_proc_fd(space), ret_text);
+	return inventory_verdict_at(i, allow, space_proc_fd(space), ret_text,
+				    ret_things);
 }
 
-int inventory_present(const struct inventory *i, struct space *space, char **ret_text)
+int inventory_present(const struct inventory *i, struct space *space, bool same_node,
+		      char **ret_text, struct inventory_things **ret_things)
 {
 	return inventory_present_at(i, space_root_fd(space), space_proc_fd(space),
-				    ret_text);
+				    same_node, ret_text, ret_things);
 }
 
 int inventory_compare(const struct inventory *saved, const struct inventory *restored,

@@ -85,6 +85,7 @@ static int read_status(int proc_fd, struct inventory_task *t)
 {
 	_cleanup_buf_ struct buf b = {0};
 	unsigned long threads, tracer, seccomp = 0, no_new_privs = 0, rss = 0;
+	unsigned long anon = 0, shmem = 0, swap = 0;
 	const char *uid, *gid, *state, *text;
 	char path[32];
 	int r;
@@ -106,12 +107,16 @@ static int read_status(int proc_fd, struct inventory_task *t)
 	(void)number(text, "Seccomp:", &seccomp);
 	(void)number(text, "NoNewPrivs:", &no_new_privs);
 	(void)number(text, "VmRSS:", &rss);
+	(void)number(text, "RssAnon:", &anon);
+	(void)number(text, "RssShmem:", &shmem);
+	(void)number(text, "VmSwap:", &swap);
 	t->n_threads = threads;
 	t->ended = state[strspn(state, " \t")] == 'Z';
 	t->tracer = (pid_t)tracer;
 	t->seccomp = seccomp;
 	t->no_new_privs = no_new_privs;
 	t->rss_bytes = (uint64_t)rss * 1024;
+	t->own_bytes = ((uint64_t)anon + shmem + swap) * 1024;
 	return 0;
 }
 

@@ -18,6 +18,64 @@
 
 enum { GHOST_MAX = 1 << 20 }; /* CRIU's own default for deleted files */
 
+struct verdict {
+	const struct inventory *i;
+	const struct inventory_allow *allow;
+	int proc_fd;
+	struct report report;
+	struct inventory_things *things; /* NULL: nobody asks */
+};
+
+static void refuse(struct verdict *v, const struct inventory_task *t,
+		   const struct inventory_file *f, const char *where, const char *format,
+		   va_list ap)
+{
+	_cleanup_free_ char *why = NULL;
+
+	if (vasprintf(&why, format, ap) < 0) {
+		why = NULL;
+		v->report.error = err_origin(-ENOMEM);
+		return;
+	}
+	report_line(&v->report, "%s: %s", where, why);
+	if (v->things && !v->report.error)
+		v->report.error = things_block(v->things, v->i, t, f, why);
+}
+
+static void refuse_file(struct verdict *v, const struct inventory_file *f,
+			const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void refuse_file(struct verdict *v, const struct inventory_file *f,
+			const char *format, ...)
+{
+	char where[INVENTORY_WHERE_MAX];
+	va_list ap;
+
+	va_start(ap, format);
+	refuse(v, NULL, f, inventory_where(v->i, f, where), format, ap);
+	va_end(ap);
+}
+
+static void refuse_task(struct verdict *v, const struct inventory_task *t,
+			const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void refuse_task(struct verdict *v, const struct inventory_task *t,
+			const char *format, ...)
+{
+	char where[INVENTORY_WHERE_MAX];
+	va_list ap;
+
+	if (inventory_is_away(t))
+		(void)snprintf(where, sizeof(where), "%d, a child of %d", t->pid, t->ppid);
+	else
+		(void)snprintf(where, sizeof(where), "%d (%s)", t->pid, t->comm);
+	va_start(ap, format);
+	refuse(v, t, NULL, where, format, ap);
+	va_end(ap);
+}
+
 static bool starts(const char *text, const char *with)
 {
 	return !strncmp(text, with, strlen(with));
@@ -56,62 +114,56 @@ bool inventory_plain_device(const struct inventory_file *f)
 	return proc_plain_device(f->mode, f->rdev);
 }
 
-static void judge_path(struct report *r, const char *where,
-		       const struct inventory_file *f)
+static void judge_path(struct verdict *v, const struct inventory_file *f)
 {
 	if (f->locked)
-		report_line(r, "%s: file lock on %s", where, f->path);
+		refuse_file(v, f, "file lock on %s", f->path);
 	if (f->deleted && starts(f->path, "/memfd:"))
-		report_line(r, "%s: memory file (memfd) %s", where, f->path + 7);
+		refuse_file(v, f, "memory file (memfd) %s", f->path + 7);
 	else if (f->deleted && !f->fs && starts(f->path, "/SYSV"))
-		report_line(r, "%s: System V shared memory, key 0x%s", where,
-			    f->path + 5);
+		refuse_file(v, f, "System V shared memory, key 0x%s", f->path + 5);
 	else if (!f->fs)
-		report_line(r, "%s: %s is on a mount outside of the space", where,
-			    f->path);
+		refuse_file(v, f, "%s is on a mount outside of the space", f->path);
 	else if (f->deleted && f->n_links)
-		report_line(r, "%s: %s was deleted, but has another name", where,
-			    f->path);
+		refuse_file(v, f, "%s was deleted, but has another name", f->path);
 	else if (f->deleted && f->type == INVENTORY_FILE && f->size > GHOST_MAX)
-		report_line(r, "%s: deleted file %s of %ju MiB, more than 1 MiB", where,
-			    f->path, (uintmax_t)(f->size >> 20));
+		refuse_file(v, f, "deleted file %s of %ju MiB, more than 1 MiB", f->path,
+			    (uintmax_t)(f->size >> 20));
 }
 
-static void judge_file(struct report *r, const struct inventory *i,
-		       const struct inventory_file *f)
+static void judge_file(struct verdict *v, const struct inventory_file *f)
 {
-	char buf[INVENTORY_WHERE_MAX];
-	const char *where = inventory_where(i, f, buf), *problem;
+	const char *problem;
 
 	switch (f->type) {
 	case INVENTORY_FILE:
 	case INVENTORY_DIRECTORY:
 	case INVENTORY_FIFO:
-		judge_path(r, where, f);
+		judge_path(v, f);
 		break;
 	case INVENTORY_DEVICE:
 		if (!inventory_plain_device(f))
-			report_line(r, "%s: device %s", where, f->path);
+			refuse_file(v, f, "device %s", f->path);
 		else
-			judge_path(r, where, f);
+			judge_path(v, f);
 		break;
 	case INVENTORY_TTY:
-		report_line(r, "%s: terminal %s", where, f->path);
+		refuse_file(v, f, "terminal %s", f->path);
 		break;
 	case INVENTORY_INET:
-		report_line(r, "%s: internet socket %s", where, f->path);
+		refuse_file(v, f, "internet socket %s", f->path);
 		break;
 	case INVENTORY_SOCKET:
-		report_line(r, "%s: %s socket", where, f->path);
+		refuse_file(v, f, "%s socket", f->path);
 		break;
 	case INVENTORY_UNIX:
 		if (f->path[0] && f->path[0] != '@')
-			report_line(r, "%s: unix socket bound to %s", where, f->path);
+			refuse_file(v, f, "unix socket bound to %s", f->path);
 		break;
 	case INVENTORY_ANON:
 		problem = anon_problem(f->path);
 		if (problem)
-			report_line(r, "%s: %s", where, problem);
+			refuse_file(v, f, "%s", problem);
 		break;
 	case INVENTORY_PIPE:
 		break;
@@ -119,11 +171,12 @@ static void judge_file(struct report *r, const struct inventory *i,
 }
 
 /* A lock that fdinfo tells nothing of, by its owner's PID. */
-static int judge_locks(struct report *r, const struct inventory *i, int proc_fd)
+static int judge_locks(struct verdict *v)
 {
+	const struct inventory *i = v->i;
 	_cleanup_buf_ struct buf b = {0};
 	char *save = NULL;
-	int e = proc_read(proc_fd, "locks", 64 << 20, &b);
+	int e = proc_read(v->proc_fd, "locks", 64 << 20, &b);
 
 	if (e < 0 || !b.len)
 		return e == -ESRCH ? 0 : e;
@@ -144,14 +197,12 @@ static int judge_locks(struct report *r, const struct inventory *i, int proc_fd)
 		for (size_t k = 0; t && k < i->n_files; k++)
 			told |= i->files[k].locked && i->files[k].inode == inode;
 		if (t && !told)
-			report_line(r, "%d (%s): file lock on inode %lu of %u:%u", pid,
-				    t->comm, inode, ma, mi);
+			refuse_task(v, t, "file lock on inode %lu of %u:%u", inode, ma, mi);
 	}
 	return 0;
 }
 
-static void judge_namespaces(struct report *r, const struct inventory_task *t,
-			     int proc_fd)
+static void judge_namespaces(struct verdict *v, const struct inventory_task *t)
 {
 	/* Not time: CRIU puts what it restores into a new one. */
 	static const char *const names[] = {"cgroup", "ipc", "mnt",
@@ -163,15 +214,14 @@ static void judge_namespaces(struct report *r, const struct inventory_task *t,
 		int e;
 
 		(void)snprintf(path, sizeof(path), "%d/ns/%s", t->pid, names[k]);
-		e = proc_link(proc_fd, path, its, sizeof(its));
+		e = proc_link(v->proc_fd, path, its, sizeof(its));
 		if (proc_gone(e))
 			return;
 		(void)snprintf(path, sizeof(path), "1/ns/%s", names[k]);
 		if (e == 0)
-			e = proc_link(proc_fd, path, ours, sizeof(ours));
+			e = proc_link(v->proc_fd, path, ours, sizeof(ours));
 		if (e < 0 || strcmp(ours, its) != 0)
-			report_line(r, "%d (%s): %s namespace is not the space's",
-				    t->pid, t->comm, names[k]);
+			refuse_task(v, t, "%s namespace is not the space's", names[k]);
 	}
 }
 
@@ -195,7 +245,7 @@ static unsigned count_filters(int proc_fd, pid_t pid, pid_t tid)
 }
 
 /* The image holds none, see image_core_strip(): more than are there by birth would be lost. */
-static int judge_filters(struct report *r, const struct inventory_task *t, int proc_fd,
+static int judge_filters(struct verdict *v, const struct inventory_task *t,
 			 unsigned by_birth)
 {
 	_cleanup_free_ int *threads = NULL;
@@ -204,13 +254,12 @@ static int judge_filters(struct report *r, const struct inventory_task *t, int p
 	int e;
 
 	(void)snprintf(path, sizeof(path), "%d/task", t->pid);
-	e = proc_numbers(proc_fd, path, 1 << 20, &threads, &n);
+	e = proc_numbers(v->proc_fd, path, 1 << 20, &threads, &n);
 	if (e < 0)
 		return proc_gone(e) ? 0 : e;
 	for (size_t k = 0; k < n; k++)
-		if (count_filters(proc_fd, t->pid, threads[k]) > by_birth) {
-			report_line(r, "%d (%s): has seccomp filters of its own", t->pid,
-				    t->comm);
+		if (count_filters(v->proc_fd, t->pid, threads[k]) > by_birth) {
+			refuse_task(v, t, "has seccomp filters of its own");
 			break;
 		}
 	return 0;
@@ -221,14 +270,6 @@ struct ends {
 	struct holder *holders;
 	size_t n;
 };
-
-static bool is_allowed(const struct inventory_allow *allow, ino_t inode)
-{
-	for (size_t k = 0; allow && k < allow->n_pipes; k++)
-		if (allow->pipes[k] == inode)
-			return true;
-	return false;
-}
 
 static void want(struct ends *e, enum inventory_type type, dev_t device, ino_t inode)
 {
@@ -264,12 +305,10 @@ static void find_peers(const struct inventory *i, ino_t *peers)
 	}
 }
 
-static void judge_end(struct report *r, const struct inventory *i,
-		      const struct inventory_file *f, const struct ends *e, ino_t peer)
+static void judge_end(struct verdict *v, const struct inventory_file *f,
+		      const struct ends *e, ino_t peer)
 {
 	dev_t device = f->type == INVENTORY_FIFO ? f->device : 0;
-	char buf[INVENTORY_WHERE_MAX];
-	const char *where = inventory_where(i, f, buf);
 	const struct holder *h =
 		holders_get(e->holders, e->n, f->type, device, peer ? peer : f->inode);
 	const char *what = f->type == INVENTORY_PIPE   ? "pipe"
@@ -277,22 +316,14 @@ static void judge_end(struct report *r, const struct inventory *i,
 						       : f->path;
 
 	if (h && h->pid)
-		report_line(r, "%s: %s to %d (%s), which stays", where, what, h->pid,
-			    h->comm);
+		refuse_file(v, f, "%s to %d (%s), which stays", what, h->pid, h->comm);
 	else if (peer)
-		report_line(r, "%s: unix socket to a process outside of the space",
-			    where);
+		refuse_file(v, f, "unix socket to a process outside of the space");
 }
 
-/* A shadow, which does not say what its process holds. */
-static bool is_away(const struct inventory_task *t)
+static int judge_ends(struct verdict *v)
 {
-	return t && t->tracer && !strcmp(t->comm, "ssi-shadow");
-}
-
-static int judge_ends(struct report *r, const struct inventory *i,
-		      const struct inventory_allow *allow, int proc_fd)
-{
+	const struct inventory *i = v->i;
 	_cleanup_free_ ino_t *peers = calloc(i->n_files + 1, sizeof(*peers));
 	_cleanup_free_ struct holder *holders =
 		calloc(i->n_files + 1, sizeof(*holders));
@@ -305,56 +336,72 @@ static int judge_ends(struct report *r, const struct inventory *i,
 	for (size_t k = 0; k < i->n_files; k++) {
 		const struct inventory_file *f = &i->files[k];
 
-		if (f->type == INVENTORY_PIPE && !is_allowed(allow, f->inode))
+		if (f->type == INVENTORY_PIPE && !inventory_is_allowed(v->allow, f))
 			want(&e, f->type, 0, f->inode);
 		else if (f->type == INVENTORY_FIFO)
 			want(&e, f->type, f->device, f->inode);
 		else if (peers[k])
 			want(&e, INVENTORY_UNIX, 0, peers[k]);
 	}
-	err = holders_find(i, proc_fd, e.holders, e.n);
+	err = holders_find(i, v->proc_fd, e.holders, e.n);
 	if (err < 0)
 		return err;
 	for (size_t k = 0; k < i->n_files; k++)
 		if ((i->files[k].type == INVENTORY_PIPE ||
 		     i->files[k].type == INVENTORY_FIFO || peers[k]) &&
-		    !is_away(inventory_find_task(i, i->files[k].pid)))
-			judge_end(r, i, &i->files[k], &e, peers[k]);
+		    !inventory_is_away(inventory_find_task(i, i->files[k].pid)))
+			judge_end(v, &i->files[k], &e, peers[k]);
 	return 0;
 }
 
-int inventory_verdict_at(const struct inventory *i, const struct inventory_allow *allow,
-			 int proc_fd, char **ret_text)
+static int judge(struct verdict *v)
 {
-	unsigned by_birth = count_filters(proc_fd, 1, 1) + (allow && allow->bound);
-	_cleanup_(report_fini) struct report r = {0};
+	unsigned by_birth =
+		count_filters(v->proc_fd, 1, 1) + (v->allow && v->allow->bound);
+	const struct inventory *i = v->i;
 	int e = 0;
 
 	for (size_t k = 0; e == 0 && k < i->n_tasks; k++) {
 		const struct inventory_task *t = &i->tasks[k];
 
-		if (is_away(t)) {
-			report_line(&r, "%d, a child of %d: runs on another node", t->pid, t->ppid);
+		if (inventory_is_away(t)) {
+			refuse_task(v, t, "runs on another node");
 			continue;
 		}
 		if (t->tracer)
-			report_line(&r, "%d (%s): traced by %d", t->pid, t->comm,
-				    t->tracer);
+			refuse_task(v, t, "traced by %d", t->tracer);
 		if (t->ended) {
-			report_line(&r, "%d (%s): has ended, and its parent did not wait for it yet",
-				    t->pid, t->comm);
+			refuse_task(v, t,
+				    "has ended, and its parent did not wait for it yet");
 			continue;
 		}
-		judge_namespaces(&r, t, proc_fd);
-		e = judge_filters(&r, t, proc_fd, by_birth);
+		judge_namespaces(v, t);
+		e = judge_filters(v, t, by_birth);
 	}
 	if (e < 0)
 		return e;
 	for (size_t k = 0; k < i->n_files; k++)
-		if (!is_away(inventory_find_task(i, i->files[k].pid)))
-			judge_file(&r, i, &i->files[k]);
-	e = judge_locks(&r, i, proc_fd);
+		if (!inventory_is_away(inventory_find_task(i, i->files[k].pid)))
+			judge_file(v, &i->files[k]);
+	e = judge_locks(v);
+	return e < 0 ? e : judge_ends(v);
+}
+
+int inventory_verdict_at(const struct inventory *i, const struct inventory_allow *allow,
+			 int proc_fd, char **ret_text,
+			 struct inventory_things **ret_things)
+{
+	_cleanup_(inventory_things_freep) struct inventory_things *things = NULL;
+	struct verdict v = {.i = i, .allow = allow, .proc_fd = proc_fd};
+	int e = ret_things ? things_new(&things, i, allow, proc_fd) : 0;
+
+	v.things = things;
 	if (e == 0)
-		e = judge_ends(&r, i, allow, proc_fd);
-	return e < 0 ? e : report_done(&r, INVENTORY_E_BLOCKED, ret_text);
+		e = judge(&v);
+	if (e == 0)
+		e = report_done(&v.report, INVENTORY_E_BLOCKED, ret_text);
+	report_fini(&v.report);
+	if (e >= 0 && ret_things)
+		*ret_things = TAKE(things);
+	return e;
 }

@@ -47,10 +47,45 @@ static enum rpc_status find_node(struct control_connection *c, const char *name,
 	return may_take(c, n->id);
 }
 
+static const char *fate_name(enum inventory_fate fate)
+{
+	static const char *const names[] = {
+		[INVENTORY_MOVES] = "moves",
+		[INVENTORY_FORWARDED] = "forwarded",
+		[INVENTORY_BLOCKS] = "blocks",
+	};
+
+	return names[fate];
+}
+
+/* One malloc()ed block, which refers to @forecast; NULL: out of memory. */
+static Ssi__Control__Thing **pack_things(const struct migration_forecast *forecast)
+{
+	size_t n = forecast->n_things, head = n * sizeof(Ssi__Control__Thing *);
+	uint8_t *block = calloc(1, head + n * sizeof(Ssi__Control__Thing) + 1);
+	Ssi__Control__Thing **list = (void *)block, *body = (void *)(block + head);
+
+	for (size_t i = 0; block && i < n; i++) {
+		const struct inventory_thing *t = &forecast->things[i];
+
+		ssi__control__thing__init(&body[i]);
+		list[i] = &body[i];
+		body[i].pid = t->pid;
+		body[i].what = t->what;
+		body[i].is = t->is;
+		body[i].fate = (char *)fate_name(t->fate);
+		body[i].why = t->why;
+	}
+	return list;
+}
+
 static void on_moved(void *owner, const struct migration_result *result)
 {
 	struct control_connection *c = owner;
+	const struct migration_forecast *f = result->forecast;
 	Ssi__Control__Moved moved = SSI__CONTROL__MOVED__INIT;
+	Ssi__Control__Forecast forecast = SSI__CONTROL__FORECAST__INIT;
+	_cleanup_free_ Ssi__Control__Thing **things = NULL;
 	Ssi__Control__Event event = SSI__CONTROL__EVENT__INIT;
 
 	if (result->status != RPC_OK)
@@ -58,6 +93,20 @@ static void on_moved(void *owner, const struct migration_result *result)
 	moved.from = result->from == NODE_NONE ? "" : (char *)node_name(c, result->from);
 	moved.frozen_ns = result->frozen;
 	moved.bytes = result->bytes;
+	if (f) {
+		things = pack_things(f);
+		if (!things)
+			return control_fail(c, RPC_FAILED, "out of memory");
+		forecast.refused = f->refused;
+		forecast.why = (char *)f->why;
+		forecast.moves = f->n_moves;
+		forecast.things = things;
+		forecast.n_things = f->n_things;
+		forecast.more = f->n_more;
+		moved.forecast = &forecast;
+		moved.frozen_ns = f->frozen;
+		moved.bytes = f->bytes;
+	}
 	event.body_case = SSI__CONTROL__EVENT__BODY_MOVED;
 	event.moved = &moved;
 	control_send(c, &event, true);
@@ -69,6 +118,7 @@ void control_on_migrate(struct control_connection *c, const Ssi__Control__Migrat
 		.pid = q->pid,
 		.caller = c->caller,
 		.dry_run = q->dry_run,
+		.explain = q->explain,
 		.follow = q->follow,
 		.timeout = timeout_of(q->timeout_ms),
 	};

@@ -22,8 +22,16 @@ enum { JOURNAL_READ = 256 };
 void migration_outcome_set(struct migration_outcome *o, enum rpc_status status,
 			   const char *format, va_list ap)
 {
+	char lines[2 * RPC_TEXT_MAX], *save = NULL;
+	size_t len = 0;
+
 	o->status = status;
-	vsnprintf(o->text, sizeof(o->text), format, ap);
+	o->text[0] = '\0';
+	vsnprintf(lines, sizeof(lines), format, ap);
+	for (char *line = strtok_r(lines, "\n", &save); line && len < sizeof(o->text);
+	     line = strtok_r(NULL, "\n", &save))
+		len += (size_t)snprintf(o->text + len, sizeof(o->text) - len, "%s%s",
+					len ? "; " : "", line);
 }
 
 void migration_outcome(struct migration_outcome *o, enum rpc_status status,
@@ -116,10 +124,31 @@ void migration_watch_progress(struct migration_room *m, uint64_t number,
 			w->progress(w->owner, step, bytes, total);
 }
 
+/* False: without memory for it, or it is none. */
+static bool read_forecast(const Ssi__Migration__Forecast *f, struct migration_forecast *ret,
+			  struct inventory_thing **ret_things)
+{
+	if (migration_things_parse(ret_things, f->things, f->n_things) < 0)
+		return false;
+	*ret = (struct migration_forecast){
+		.refused = f->refused > RPC_OK && f->refused <= RPC_STALE ? f->refused : RPC_OK,
+		.why = f->why,
+		.bytes = f->bytes,
+		.frozen = f->frozen_ns,
+		.n_moves = f->moves,
+		.things = *ret_things,
+		.n_things = f->n_things,
+		.n_more = f->more,
+	};
+	return true;
+}
+
 static void on_moved(void *owner, const struct rpc_result *r)
 {
 	const Ssi__Migration__MoveReply *reply = (const void *)r->reply;
+	_cleanup_free_ struct inventory_thing *things = NULL;
 	struct migration_watch *w = owner;
+	struct migration_forecast forecast;
 	struct migration_result result = {
 		.status = r->status,
 		.text = r->text,
@@ -132,6 +161,11 @@ static void on_moved(void *owner, const struct rpc_result *r)
 	if ((r->status == RPC_DOWN || r->status == RPC_TIMEOUT) && !r->answered &&
 	    w->from != rpc_self(w->room->n.rpc) && !w->request.dry_run)
 		return migration_follow(w);
+	if (reply && reply->forecast) {
+		if (!read_forecast(reply->forecast, &forecast, &things))
+			return migration_watch_fail(w, RPC_FAILED, "out of memory");
+		result.forecast = &forecast;
+	}
 	migration_watch_end(w, &result);
 }
 
@@ -164,6 +198,7 @@ static void on_where(void *owner, enum rpc_status status, const char *text,
 	q.target = w->request.target;
 	q.uid = w->request.caller.uid;
 	q.dry_run = w->request.dry_run;
+	q.explain = w->request.explain;
 	q.timeout_ns = w->request.timeout;
 	q.watcher = rpc_self(w->room->n.rpc);
 	q.watch = w->number;

@@ -18,6 +18,7 @@
  */
 #include "criu.h"
 #include "env.h"
+#include "inventory.h"
 #include "membership.h"
 #include "process.h"
 #include "rpc.h"
@@ -52,8 +53,21 @@ struct migration_request {
 	node_id target;
 	struct process_caller caller;
 	bool dry_run;
+	bool explain; /* a dry run that says what becomes of each thing */
 	bool follow; /* an ssid that is gone was asked: tell what became of it */
 	nsec_t timeout;
+};
+
+/* What a dry run has found out. */
+struct migration_forecast {
+	enum rpc_status refused; /* RPC_OK, or what a move would end with, and its text */
+	const char *why;
+	uint64_t bytes; /* to be sent */
+	nsec_t frozen;
+	unsigned n_moves; /* from this node, that both are drawn from; 0: from figures of ours */
+	const struct inventory_thing *things;
+	size_t n_things;
+	size_t n_more; /* left out */
 };
 
 struct migration_result {
@@ -62,6 +76,7 @@ struct migration_result {
 	node_id from;	  /* NODE_NONE: not known, as are the figures */
 	nsec_t frozen;	  /* by CLOCK_BOOTTIME of the source, until the copy ran */
 	uint64_t bytes;
+	const struct migration_forecast *forecast; /* of what was explained, RPC_OK; else NULL */
 };
 
 typedef void (*migration_progress_cb)(void *owner, const char *step, uint64_t bytes,

@@ -4,6 +4,7 @@
 #include "migration.h"
 #include "migration.pb-c.h"
 #include "migration_journal.h"
+#include "migration_past.h"
 #include "tree_pipes.h"
 
 #include <stdarg.h>
@@ -55,6 +56,7 @@ struct migration_room {
 	struct migration_neighbours n;
 	struct tree_pipes_context pipes;
 	struct migration_journal *journal;
+	struct migration_past past; /* moves that left here */
 	LIST_HEAD(, migration_watch) watches;
 	LIST_HEAD(, migration_source) sources;
 	LIST_HEAD(, migration_target) targets;
@@ -67,7 +69,7 @@ struct migration_room {
 /* How a move ended, for the asker. */
 struct migration_outcome {
 	enum rpc_status status;
-	char text[512];
+	char text[RPC_TEXT_MAX]; /* one line */
 };
 void migration_outcome_set(struct migration_outcome *o, enum rpc_status status,
 			   const char *format, va_list ap);

@@ -50,6 +50,8 @@ static bool try_again(struct migration_source *s)
 	}
 	next->call = TAKE(s->call);
 	next->dry_run = s->dry_run;
+	next->explain = s->explain;
+	next->things = TAKE(s->things);
 	next->held = s->held;
 	s->held = false;
 	next->deadline = s->deadline;
@@ -83,10 +85,46 @@ static void tell(const struct migration_source *s, bool moved)
 	event_tell(s->room->n.events, &e);
 }
 
+enum {
+	IMAGES_BYTES = 64 << 10, /* of a process, besides its memory */
+};
+
+static void forecast(struct migration_source *s, Ssi__Migration__MoveReply *reply,
+		     Ssi__Migration__Forecast *f)
+{
+	f->refused = s->outcome.status;
+	f->why = s->outcome.text;
+	for (size_t i = 0; i < s->inventory->n_tasks; i++)
+		f->bytes += s->inventory->tasks[i].own_bytes + IMAGES_BYTES;
+	f->frozen_ns = migration_past_predict(&s->room->past, f->bytes, &f->moves);
+	reply->forecast = f;
+}
+
+static void answer(struct migration_source *s)
+{
+	Ssi__Migration__MoveReply reply = SSI__MIGRATION__MOVE_REPLY__INIT;
+	Ssi__Migration__Forecast f = SSI__MIGRATION__FORECAST__INIT;
+	_cleanup_free_ Ssi__Migration__Thing **things = NULL;
+
+	reply.frozen_ns = s->frozen_for;
+	reply.bytes = s->shipped;
+	if (s->things && s->inventory) {
+		inventory_things_cut(s->things);
+		if (migration_things_format(s->things, &things) < 0)
+			return rpc_fail(s->call, RPC_FAILED, "out of memory");
+		f.things = things;
+		f.n_things = s->things->n;
+		f.more = s->things->n_more;
+		forecast(s, &reply, &f);
+	} else if (s->outcome.status != RPC_OK) {
+		return rpc_fail(s->call, s->outcome.status, "%s", s->outcome.text);
+	}
+	rpc_reply(s->call, &reply.base, RPC_NO_BULK);
+}
+
 /* The end of every move: answer, let the tree go, forget. */
 static void finish(struct migration_source *s)
 {
-	Ssi__Migration__MoveReply reply = SSI__MIGRATION__MOVE_REPLY__INIT;
 	bool moved = s->sm.state == SOURCE_DEPARTING;
 
 	sm_move(&s->sm, SOURCE_ENDED);
@@ -97,17 +135,15 @@ static void finish(struct migration_source *s)
 	if (try_again(s))
 		return source_free(s);
 	tell(s, moved);
-	if (s->outcome.status != RPC_OK)
+	if (s->outcome.status != RPC_OK && !s->dry_run)
 		log_notice("process %d: not moved to %s, it goes on here: %s", s->root,
 			   source_target_name(s), s->outcome.text);
 	if (s->held)
 		process_unhold(s->room->n.process, s->root);
-	reply.frozen_ns = s->frozen_for;
-	reply.bytes = s->shipped;
-	if (s->call && s->outcome.status == RPC_OK)
-		rpc_reply(s->call, &reply.base, RPC_NO_BULK);
-	else if (s->call)
-		rpc_fail(s->call, s->outcome.status, "%s", s->outcome.text);
+	if (moved && !s->resumed)
+		migration_past_add(&s->room->past, s->shipped, s->frozen_for);
+	if (s->call)
+		answer(s);
 	source_free(s);
 }
 

@@ -73,6 +73,7 @@ void source_free(struct migration_source *s)
 	s->room->n_sources--;
 	inventory_free(s->inventory);
 	inventory_free(s->before);
+	inventory_things_free(s->things);
 	tree_pipes_free(s->pipes);
 	space_group_close(s->group);
 	pages_reader_free(s->reader);
@@ -161,7 +162,7 @@ static void on_look_work(struct env_work *work)
 	s->work_result = inventory_take(&s->inventory, s->room->n.space, s->root);
 }
 
-/* false: it has failed. */
+/* false: it has failed.  What is explained goes on refused, to hear what else is in the way. */
 static bool judge(struct migration_source *s)
 {
 	ino_t inodes[TREE_PIPES_MAX];
@@ -180,10 +181,17 @@ static bool judge(struct migration_source *s)
 				     &allow.n_pipes);
 	(void)process_record(s->room->n.process, s->root, &record);
 	allow.bound = record.bound;
+	s->things = inventory_things_free(s->things);
 	if (r == 0)
-		r = inventory_verdict(s->inventory, &allow, s->room->n.space, &text);
+		r = inventory_verdict(s->inventory, &allow, s->room->n.space, &text,
+				      s->explain ? &s->things : NULL);
 	if (r == 0 && criu_may_dump(s->room->n.criu, s->inventory, line, sizeof(line)))
 		return true;
+	if (r >= 0 && s->explain) {
+		migration_outcome(&s->outcome, RPC_UNSUPPORTED,
+				  "process %d cannot move: %s", s->root, r ? text : line);
+		return true;
+	}
 	if (r >= 0)
 		source_fail(s, RPC_UNSUPPORTED, "process %d cannot move: %s", s->root,
 			    r ? text : line);
@@ -249,6 +257,25 @@ void source_start(struct migration_source *s)
 
 /* Asking. */
 
+/* Nothing was made there. */
+static void told(struct migration_source *s, const Ssi__Migration__AskReply *reply)
+{
+	_cleanup_free_ struct inventory_thing *list = NULL;
+	struct inventory_things theirs = {.n = reply->n_things};
+	int r = migration_things_parse(&list, reply->things, reply->n_things);
+
+	s->asked = false;
+	theirs.list = list;
+	if (r == 0 && s->things)
+		r = inventory_things_mark(s->things, &theirs);
+	if (r < 0)
+		return source_fail(s, RPC_FAILED, "process %d: %s", s->root, strerror(-r));
+	if (reply->refused)
+		return source_refused(s, &(struct rpc_result){.status = reply->refused,
+							      .text = reply->why});
+	source_undo(s);
+}
+
 static void on_asked(void *owner, const struct rpc_result *result)
 {
 	const Ssi__Migration__AskReply *reply = (const void *)result->reply;
@@ -256,9 +283,9 @@ static void on_asked(void *owner, const struct rpc_result *result)
 
 	if (result->status != RPC_OK)
 		return source_refused(s, result);
-	s->may_leave_pages = reply->pages;
 	if (s->dry_run)
-		return source_undo(s);
+		return told(s, reply);
+	s->may_leave_pages = reply->pages;
 	if (fault("migration.asked") < 0)
 		return source_fail(s, RPC_FAILED, "fault point");
 	next_freeze(s);
@@ -278,6 +305,7 @@ static void next_ask(struct migration_source *s)
 	q.root = s->root;
 	q.inventory.data = (uint8_t *)text;
 	q.cpu_flags = flags;
+	q.dry_run = s->dry_run;
 	q.incarnation = s->incarnation = migration_own_incarnation(s->room);
 	for (size_t i = 0; i < s->inventory->n_tasks; i++)
 		q.bytes += s->inventory->tasks[i].rss_bytes;
@@ -396,7 +424,8 @@ void migration_source_begin(struct migration_room *m, struct rpc_call *call,
 	if (!s)
 		return rpc_fail(call, RPC_FAILED, "out of memory");
 	s->call = call;
-	s->dry_run = q->dry_run;
+	s->dry_run = q->dry_run || q->explain;
+	s->explain = q->explain;
 	s->deadline = env_now(m->n.env) + q->timeout_ns;
 	s->watcher = q->watcher;
 	s->watch = q->watch;

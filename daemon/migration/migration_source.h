@@ -32,6 +32,7 @@ struct migration_source {
 	pid_t root;
 	node_id target;
 	bool dry_run, held, asked;
+	bool explain; /* a dry run, of which all is told */
 	bool resumed;	     /* begun by a predecessor of this ssid */
 	bool committed;	     /* the target runs it; we depart when the space runs again */
 	bool may_be_ready;   /* RESTORE was sent, and no abort acknowledged */
@@ -49,6 +50,7 @@ struct migration_source {
 	struct env_work work; /* of LOOKING, FREEZING and DEPARTING */
 	int work_result;
 	struct inventory *inventory;
+	struct inventory_things *things; /* explained */
 	struct space_group *group;
 	struct process_member *members;
 	size_t n_members;

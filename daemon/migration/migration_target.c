@@ -97,6 +97,8 @@ struct migration_target {
 	bool working;
 	int work_result;
 	char *difference;
+	bool dry_run; /* it is only asked */
+	struct inventory_things *things; /* of these, what is in the way */
 	struct migration_outcome outcome;
 };
 
@@ -114,6 +116,7 @@ static void target_free(struct migration_target *t)
 	tree_pipes_free(t->pipes);
 	process_pending_free(t->pending);
 	space_group_close(t->group);
+	inventory_things_free(t->things);
 	free(t->members);
 	free(t->difference);
 	free(t);
@@ -343,7 +346,8 @@ static void on_present_work(struct env_work *work)
 {
 	struct migration_target *t = container_of(work, struct migration_target, work);
 
-	t->work_result = inventory_present(t->saved, t->room->n.space, &t->difference);
+	t->work_result = inventory_present(t->saved, t->room->n.space, false, &t->difference,
+					   t->dry_run ? &t->things : NULL);
 }
 
 /* A criu that was started for nobody will do: see criu_restore(). */
@@ -355,6 +359,29 @@ static bool takes_any_criu(const struct inventory *i)
 	return i->n_tasks && i->tasks[0].sid == i->tasks[0].pid;
 }
 
+/* Of a dry run nothing stands here. */
+static void tell(struct migration_target *t)
+{
+	Ssi__Migration__AskReply reply = SSI__MIGRATION__ASK_REPLY__INIT;
+	_cleanup_free_ Ssi__Migration__Thing **things = NULL;
+
+	inventory_things_cut(t->things);
+	if (migration_things_format(t->things, &things) < 0) {
+		rpc_fail(t->call, RPC_FAILED, "out of memory");
+	} else {
+		if (t->work_result > 0)
+			migration_outcome(&t->outcome, RPC_UNSUPPORTED, "%s", t->difference);
+		reply.refused = t->outcome.status;
+		reply.why = t->outcome.text;
+		reply.things = things;
+		reply.n_things = t->things->n;
+		rpc_reply(t->call, &reply.base, RPC_NO_BULK);
+	}
+	sm_move(&t->sm, UNDOING);
+	sm_move(&t->sm, GONE);
+	target_free(t);
+}
+
 static void on_present(struct env_work *work)
 {
 	struct migration_target *t = container_of(work, struct migration_target, work);
@@ -363,6 +390,8 @@ static void on_present(struct env_work *work)
 	t->working = false;
 	if (t->sm.state == UNDOING)
 		return undo(t);
+	if (t->dry_run && t->work_result >= 0)
+		return tell(t);
 	if (t->work_result > 0)
 		return fail(t, RPC_UNSUPPORTED, "%s", t->difference);
 	if (t->work_result < 0)
@@ -389,11 +418,11 @@ static void open_target(struct migration_target *t, const Ssi__Migration__AskReq
 			    q->inventory.len) != 0)
 		return fail(t, RPC_USAGE, "not an inventory");
 	snprintf(name, sizeof(name), "arrive.%" PRIx64, t->id);
-	if (image_store_new(&t->images, t->room->n.private_dir_fd, name,
-			    t->room->n.image_max_bytes) != 0 ||
-	    journal(t, MIGRATION_STEP_OPEN) != 0)
+	if (!t->dry_run && (image_store_new(&t->images, t->room->n.private_dir_fd, name,
+					    t->room->n.image_max_bytes) != 0 ||
+			    journal(t, MIGRATION_STEP_OPEN) != 0))
 		return fail(t, RPC_FAILED, IMAGE_NO_ROOM);
-	if (takes_any_criu(t->saved))
+	if (!t->dry_run && takes_any_criu(t->saved))
 		criu_warm(t->room->n.criu);
 	t->work = (struct env_work){.work = on_present_work, .done = on_present};
 	t->working = env_work(t->room->n.env, &t->work) == 0;
@@ -422,6 +451,7 @@ void migration_target_on_ask(struct migration_room *m, struct rpc_call *call,
 	t->incarnation = migration_own_incarnation(m);
 	t->source_incarnation = q->incarnation;
 	t->root = q->root;
+	t->dry_run = q->dry_run;
 	t->call = call;
 	t->idle.cb = on_idle;
 	sm_init(&t->sm, "arrival", states, t->id, ASKED);

@@ -118,6 +118,55 @@ int migration_pipes_format(const struct tree_pipes *p, Ssi__Migration__Pipe ***r
 	return 0;
 }
 
+int migration_things_format(const struct inventory_things *things,
+			    Ssi__Migration__Thing ***ret)
+{
+	size_t n = things ? things->n : 0, head = n * sizeof(Ssi__Migration__Thing *);
+	uint8_t *block = calloc(1, head + n * sizeof(Ssi__Migration__Thing) + 1);
+	Ssi__Migration__Thing **list = (void *)block, *body = (void *)(block + head);
+
+	if (!block)
+		return err_origin(-ENOMEM);
+	for (size_t i = 0; i < n; i++) {
+		const struct inventory_thing *t = &things->list[i];
+
+		ssi__migration__thing__init(&body[i]);
+		list[i] = &body[i];
+		body[i].pid = t->pid;
+		body[i].fate = t->fate;
+		body[i].what = t->what;
+		body[i].is = t->is;
+		body[i].why = t->why;
+	}
+	*ret = list;
+	return 0;
+}
+
+int migration_things_parse(struct inventory_thing **ret,
+			   Ssi__Migration__Thing *const *list, size_t n)
+{
+	struct inventory_thing *things = calloc(n + 1, sizeof(*things));
+
+	if (!things)
+		return err_origin(-ENOMEM);
+	for (size_t i = 0; i < n; i++) {
+		if (list[i]->fate < INVENTORY_MOVES ||
+		    list[i]->fate > INVENTORY_BLOCKS) {
+			free(things);
+			return err_origin(-EBADMSG);
+		}
+		things[i] = (struct inventory_thing){
+			.pid = list[i]->pid,
+			.fate = list[i]->fate,
+			.what = list[i]->what,
+			.is = list[i]->is,
+			.why = list[i]->why,
+		};
+	}
+	*ret = things;
+	return 0;
+}
+
 int migration_pipes_parse(struct tree_pipes **ret,
 			  const struct tree_pipes_context *context,
 			  Ssi__Migration__Pipe *const *list, size_t n)

@@ -15,6 +15,12 @@ int migration_pipes_parse(struct tree_pipes **ret,
 			  const struct tree_pipes_context *context,
 			  Ssi__Migration__Pipe *const *list, size_t n);
 
+/* malloc()ed blocks; the first refers to @list, the second to what @list refers to. */
+int migration_things_format(const struct inventory_things *things,
+			    Ssi__Migration__Thing ***ret);
+int migration_things_parse(struct inventory_thing **ret,
+			   Ssi__Migration__Thing *const *list, size_t n);
+
 /* migration.c: a move that somebody here waits for goes on. */
 void migration_watch_progress(struct migration_room *m, uint64_t number,
 			      const char *step, uint64_t bytes, uint64_t total);

@@ -112,6 +112,8 @@ int rpc_register(struct rpc *rpc, const struct rpc_method *methods, void *room);
 
 #define RPC_NEVER UINT64_MAX
 
+enum { RPC_TEXT_MAX = 256 }; /* of a failure, and its NUL; the rest is cut off */
+
 /*
  * Told by membership on every view: who is in, where, and the epoch.  Calls to
  * nodes that are not in it end with RPC_DOWN, their links are closed; requests

@@ -19,7 +19,6 @@ enum {
 	RPC_MAX_WAITING = 1024,	      /* waiting to be sent, to one node */
 	RPC_MAX_WAITING_BYTES = 16 << 20,
 	RPC_MAX_OUT_BYTES = 32 << 20, /* replies that a node does not read */
-	RPC_TEXT_MAX = 256,
 };
 
 #define RPC_SWEEP (5 * NSEC_PER_SEC)

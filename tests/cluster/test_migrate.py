@@ -284,16 +284,32 @@ for line in sys.stdin:
         running.close_input()
         self.assertEqual(running.result(10).status, 0)
 
+    def explain(self, pid, target, by="n2"):
+        """A dry run's answer, and how the tool ended."""
+        r = self.lab.run(by, "ssi-migrate", "--explain", "--json", str(pid), target)
+        return json.loads(r.text), r
+
+    def refused_alike(self, pid, target, pattern):
+        """By a dry run as by a move, with the same line; what is in the way is named in it."""
+        moved = self.lab.run("n2", "ssi-migrate", str(pid), target)
+        dry = self.lab.run("n2", "ssi-migrate", "--dry-run", str(pid), target)
+        answer, explained = self.explain(pid, target)
+        self.assertRegex(moved.err.decode(), rf"^ssi-migrate: .*{pattern}")
+        for r in [moved, dry, explained]:
+            self.assertEqual((r.status, r.err), (5, moved.err), r)
+        self.assertEqual((answer["status"], f"ssi-migrate: {answer['why']}\n".encode()), (5, moved.err))
+        blocks = [t for t in answer["things"] if t["fate"] == "blocks"]
+        self.assertTrue(blocks, answer)
+        for thing in blocks:
+            self.assertIn(thing["why"], moved.err.decode(), thing)
+
     def check_refusal(self, kind, path, pattern):
         running = self.start("n1", "ssi-run", "-o", "@ID@", f"{PROGRAMS}/holder", kind, *path)
         running.expect("^holding$")
         pid = running.app()
         if kind == "traced":
             pid = int(running.expect(r"^traced (\d+)$")[1])
-        for options in [["--dry-run"], []]:
-            r = self.lab.run("n2", "ssi-migrate", *options, str(pid), "n2")
-            self.assertEqual(r.status, 5, (kind, r))
-            self.assertRegex(r.err.decode(), rf"^ssi-migrate: .*{pattern}")
+        self.refused_alike(pid, "n2", pattern)
         self.assertEqual(self.lab.where(pid), "n1")
         running.ask("still", "^still$")
         running.close_input()
@@ -314,9 +330,8 @@ print(os.waitpid(child, 0) == (child, 5 << 8), flush=True)
 input()""")
         running.expect("^dead$")
         pid = str(running.app())
-        for command in [["ssi-migrate", pid, "n2"], ["ssi-migrate", "-n", pid, "n2"],
-                        ["ssi-checkpoint", pid]]:
-            self.assert_result(self.lab.run("n3", *command), 5, "sh.: has ended, and its parent did not")
+        self.refused_alike(pid, "n2", "sh.: has ended, and its parent did not")
+        self.assert_result(self.lab.run("n3", "ssi-checkpoint", pid), 5, "sh.: has ended, and its parent did not")
         running.ask("", "^True$")
         self.move(int(pid), "n2")
 
@@ -343,6 +358,14 @@ input()""")
         self.lab.run("n1", "touch", "/tmp/only-here", check=True)
         self.check_refusal("file", ["/tmp/only-here"], "/tmp/only-here")
 
+    def test_a_file_of_a_nodes_own_that_is_written_is_refused_before_anything_is_frozen(self):
+        for node in self.lab.nodes:
+            self.lab.run(node, "sh", "-c", "umask 022; echo same >/tmp/each-has-one", check=True)
+        running = self.start("n1", "ssi-run", "-o", "@ID@", "sh", "-c",
+                             "exec 3<>/tmp/each-has-one; read x; echo $x; read x")
+        self.refused_alike(running.app(), "n2", "file /tmp/each-has-one: this node's own, and open for writing")
+        running.ask("on", "^on$")
+
     def test_an_internet_socket_is_refused_by_name(self):
         self.check_refusal("tcp", [], "internet socket")
 
@@ -352,9 +375,7 @@ input()""")
         running.expect("^3$")
         pid = next(p for p, v in self.lab.processes().items()
                    if v["command"].startswith(f"{PROGRAMS}/count"))
-        r = self.lab.run("n1", "ssi-migrate", str(pid), "n2")
-        self.assertEqual(r.status, 5, r)
-        self.assertRegex(r.err.decode(), "pipe to .*cat.*stays")
+        self.refused_alike(pid, "n2", "pipe to .*cat.*stays")
         last = int(running.read().split()[-1])
         running.expect(f"^{last + 20}$")
 
@@ -362,10 +383,67 @@ input()""")
         running = self.start("n1", "ssi-run", "-o", "@ID@", f"{PROGRAMS}/holder", "nothing")
         running.expect("^holding$")
         pid = running.app()
-        r = self.lab.run("n2", "ssi-migrate", "--dry-run", str(pid), "n3")
-        self.assertEqual((r.status, r.text), (0, f"{pid} can be moved from n1 to n3\n"))
+        before = [self.lab.status_of("n1", pid)[key] for key in ("voluntary_ctxt_switches", "State")]
+        for option in ["--dry-run", "--explain"]:
+            r = self.lab.run("n2", "ssi-migrate", option, str(pid), "n3")
+            self.assertEqual((r.status, r.err), (0, b""), r)
+            self.assertRegex(r.text, rf"(?m)^{pid} can be moved from n1 to n3: some [\d.]+ MiB to send, "
+                             r"frozen for some \d+ ms, going by .*\n\Z")
+        self.assertRegex(r.text, rf"(?m)^ *{pid} fd 0 +pipe +forwarded ")
         self.assertEqual(self.lab.where(pid), "n1")
+        # Not even stopped for a moment; and on neither node anything has been made.
+        self.assertEqual([self.lab.status_of("n1", pid)[key] for key in ("voluntary_ctxt_switches", "State")],
+                         before)
+        for node in ["n1", "n3"]:
+            self.assertNotIn(f"process {pid}", self.lab.logs(node, fresh=True))
         running.ask("on", "^on$")
+
+    def test_what_is_explained_as_moving_moves(self):
+        running = self.start("n1", "ssi-run", "-o", "@ID@", f"{PROGRAMS}/journey", ".", cwd="/shared/work")
+        match = running.expect(r"^journey (\d+) child (\d+)$")
+        pid, child = int(match[1]), int(match[2])
+        answer, r = self.explain(pid, "n3")
+        self.assertEqual((r.status, r.err), (0, b""), r)
+        self.assertEqual([answer[k] for k in ("version", "pid", "from", "to", "dry_run", "status", "why", "more")],
+                         [1, pid, "n1", "n3", True, 0, "", 0])
+        things = answer["things"]
+        self.assertEqual([(t["pid"], t["is"]) for t in things if t["what"] == "process"],
+                         [(pid, "journey, 5 threads"), (child, "journey, 1 thread")])
+        self.assertEqual({t["pid"] for t in things}, {pid, child})
+        self.assertEqual({(t["what"], t["fate"]) for t in things if t["what"] in ("fd 0", "fd 1", "fd 2")},
+                         {("fd 0", "forwarded"), ("fd 1", "forwarded"), ("fd 2", "forwarded")})
+        self.assertEqual({t["fate"] for t in things}, {"moves", "forwarded"})
+        kinds = {t["is"].split()[0] for t in things}
+        self.assertLessEqual({"file", "directory", "pipe", "unix", "[eventfd]", "[timerfd]", "[eventpoll]"}, kinds)
+        moved = self.move(pid, "n3")
+        self.assertAlmostEqual(moved["bytes"], answer["bytes"], delta=max(answer["bytes"] // 5, 512 << 10))
+        # And from there, where it is a guest.
+        answer, r = self.explain(pid, "n1")
+        self.assertEqual((r.status, answer["from"], answer["status"]), (0, "n3", 0), r)
+        self.move(pid, "n1")
+        running.close_input()
+        self.assertEqual(running.result(20).status, 42)
+
+    def test_the_memory_to_be_sent_is_foreseen(self):
+        running = self.start("n1", "ssi-run", "-o", "@ID@", "python3", "-c",
+                             "import os; x = os.urandom(24 << 20); print('ready', flush=True); input()")
+        running.expect("^ready$")
+        answer, _ = self.explain(running.app(), "n2")
+        moved = self.move(running.app(), "n2")
+        self.assertGreater(moved["bytes"], 24 << 20)
+        self.assertAlmostEqual(moved["bytes"], answer["bytes"], delta=4 << 20)
+        self.move(running.app(), "n1")
+        # Now there is a move from here to go by.
+        self.assertGreater(self.explain(running.app(), "n2")[0]["from_moves"], 0)
+
+    def test_of_a_child_its_parent_is_explained(self):
+        running, parent, child = self.family()
+        answer, _ = self.explain(child, "n2")
+        self.assertEqual([(t["is"], t["fate"]) for t in answer["things"] if t["what"] == "parent"],
+                         [(f"process {parent}", "forwarded")])
+        self.move(child, "n2")
+        # Who has a child elsewhere stays, and is told of it.
+        self.refused_alike(parent, "n3", f"{child}, a child of {parent}: runs on another node")
 
     def test_moving_to_where_it_is_does_nothing(self):
         running = self.start("n1", "ssi-run", "-o", "@ID@", f"{PROGRAMS}/holder", "nothing")

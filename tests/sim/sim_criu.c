@@ -72,11 +72,22 @@ static int refuse(char **ret_text, const char *text)
 	return INVENTORY_E_BLOCKED;
 }
 
+static struct inventory_things *no_things(void)
+{
+	struct inventory_things *t = calloc(1, sizeof(*t));
+
+	assert(t);
+	return t;
+}
+
 int inventory_verdict(const struct inventory *i, const struct inventory_allow *allow,
-		      struct space *space, char **ret_text)
+		      struct space *space, char **ret_text,
+		      struct inventory_things **ret_things)
 {
 	(void)allow;
 	(void)space;
+	if (ret_things)
+		*ret_things = no_things();
 	for (size_t k = 0; k < i->n_tasks; k++)
 		if (!strcmp(i->tasks[k].comm, "ssi-shadow"))
 			return refuse(ret_text, "one of it is away");
@@ -85,10 +96,14 @@ int inventory_verdict(const struct inventory *i, const struct inventory_allow *a
 	return 0;
 }
 
-int inventory_present(const struct inventory *i, struct space *space, char **ret_text)
+int inventory_present(const struct inventory *i, struct space *space, bool same_node,
+		      char **ret_text, struct inventory_things **ret_things)
 {
 	(void)i;
 	(void)space;
+	(void)same_node;
+	if (ret_things)
+		*ret_things = no_things();
 	if (!sim_kernel->calm && world_chance(sim_kernel->w, 20))
 		return refuse(ret_text, "no such file");
 	return 0;

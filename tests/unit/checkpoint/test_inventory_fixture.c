@@ -186,14 +186,58 @@ struct inventory_file *find_fd(struct inventory *i, pid_t pid, int fd)
 	return NULL;
 }
 
+/* Each line of the verdict is of a thing that blocks, and of no other. */
+static void check_things(const struct inventory_things *t, const char *text)
+{
+	unsigned n_lines = text != NULL, n_reasons = 0;
+
+	for (const char *p = text; p && *p; p++)
+		n_lines += *p == '\n';
+	for (size_t k = 0; k < t->n; k++) {
+		_cleanup_free_ char *why = strdup(t->list[k].why);
+		char *save = NULL;
+
+		if (t->list[k].fate != INVENTORY_BLOCKS)
+			continue;
+		assert_non_null(text);
+		for (char *one = strtok_r(why, ";", &save); one;
+		     one = strtok_r(NULL, ";", &save)) {
+			n_reasons++;
+			if (!strstr(text, one + (*one == ' ')))
+				fail_msg("'%s' is not in '%s'", one, text);
+		}
+	}
+	assert_int_equal(n_reasons, n_lines);
+}
+
+struct inventory_things *subject_things(pid_t pid, const struct inventory_allow *allow)
+{
+	struct inventory *i = subject_take(pid);
+	struct inventory_things *things = NULL;
+	_cleanup_free_ char *text = NULL;
+
+	assert_true(inventory_verdict_at(i, allow, fixture_proc_fd, &text, &things) >=
+		    0);
+	(void)inventory_free(i);
+	return things;
+}
+
 char *subject_verdict(pid_t pid, const struct inventory_allow *allow)
 {
 	struct inventory *i = subject_take(pid);
+	struct inventory_things *things = NULL;
+	_cleanup_free_ char *again = NULL;
 	char *text = NULL;
-	int r = inventory_verdict_at(i, allow, fixture_proc_fd, &text);
+	int r = inventory_verdict_at(i, allow, fixture_proc_fd, &text, NULL);
 
 	assert_true(r >= 0);
 	assert_int_equal(r != 0, text != NULL);
+	/* Explained, it is the same. */
+	assert_int_equal(
+		inventory_verdict_at(i, allow, fixture_proc_fd, &again, &things), r);
+	assert_string_equal(again ? again : "", text ? text : "");
+	check_things(things, text);
+	inventory_things_free(things);
 	(void)inventory_free(i);
 	return text;
 }

@@ -41,7 +41,9 @@ void subject_stop(void);
 struct inventory *subject_take(pid_t pid);
 /* Its descriptor @fd, which must be there. */
 struct inventory_file *find_fd(struct inventory *i, pid_t pid, int fd);
-/* Its verdict, to be freed; NULL: nothing in the way. */
+/* Its verdict, to be freed; NULL: nothing in the way.  What is told of each thing
+ * agrees. */
 char *subject_verdict(pid_t pid, const struct inventory_allow *allow);
+struct inventory_things *subject_things(pid_t pid, const struct inventory_allow *allow);
 
 void file_write(const char *path, const char *text, mode_t mode);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -38,6 +39,8 @@ static void elf_write(const char *path, uint8_t first)
 	(void)close(fd);
 }
 
+static bool same_node; /* as the restore says */
+
 static void hold(const void *argument)
 {
 	HOLD(open("/mnt/home/text", O_RDWR) == 3);
@@ -48,14 +51,21 @@ static void hold(const void *argument)
 	HOLD(chdir("/mnt/home/work") == 0);
 }
 
-static int make_home(void **state)
+static void fill_home(void)
 {
-	(void)!system("rm -rf /mnt/home");
-	assert_int_equal(mkdir("/mnt/home", 0755), 0);
 	assert_int_equal(mkdir("/mnt/home/work", 0755), 0);
 	file_write("/mnt/home/text", "text", 0600);
 	file_write("/mnt/home/table", "1 2 3", 0600);
 	elf_write("/mnt/home/program", 0xab);
+}
+
+static int make_home(void **state)
+{
+	same_node = false;
+	(void)umount("/mnt/home");
+	(void)!system("rm -rf /mnt/home");
+	assert_int_equal(mkdir("/mnt/home", 0755), 0);
+	fill_home();
 	return 0;
 }
 
@@ -64,14 +74,28 @@ static char *missing_after(void (*change)(void))
 {
 	pid_t pid = subject_start(hold, NULL, 0);
 	struct inventory *i = subject_take(pid);
+	struct inventory_things *things = NULL;
 	char *text = NULL;
+	unsigned n_lines = 0;
 	int r;
 
 	subject_end(pid);
 	change();
-	r = inventory_present_at(i, fixture_root_fd, fixture_proc_fd, &text);
+	r = inventory_present_at(i, fixture_root_fd, fixture_proc_fd, same_node, &text,
+				 &things);
 	(void)inventory_free(i);
 	assert_int_equal(r, text ? INVENTORY_E_BLOCKED : 0);
+	/* A thing a line. */
+	for (const char *line = text; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		assert_true(n_lines < things->n);
+		assert_int_equal(strncmp(line, things->list[n_lines].is,
+					 strlen(things->list[n_lines].is)),
+				 0);
+		n_lines++;
+	}
+	assert_int_equal(things->n, n_lines);
+	inventory_things_free(things);
 	return text;
 }
 
@@ -157,6 +181,35 @@ static void test_another_size_of_a_mapped_file_is_named(void **state)
 {
 	expect(other_size,
 	       "file /mnt/home/table: of another size here (7 bytes, not 5)");
+}
+
+/* As a node has it whose files are its own. */
+static void other_file_system(void)
+{
+	assert_int_equal(mount("none", "/mnt/home", "tmpfs", 0, "mode=0755"), 0);
+	fill_home();
+}
+
+static void other_owner(void)
+{
+	other_file_system();
+	file_write("/mnt/home/text", "text", 0600);
+	assert_int_equal(chown("/mnt/home/table", 7, 8), 0);
+	assert_int_equal(unlink("/mnt/home/text"), 0);
+}
+
+static void test_a_nodes_own_files_are_no_good_for_writing(void **state)
+{
+	expect(other_file_system,
+	       "file /mnt/home/text: this node's own, and open for writing");
+	(void)make_home(state);
+	expect(other_owner,
+	       "file /mnt/home/table: of another owner here (7:8, not 0:0)\n"
+	       "file /mnt/home/text: absent here");
+	/* What was saved on this very node is its own. */
+	(void)make_home(state);
+	same_node = true;
+	expect(other_file_system, NULL);
 }
 
 static void magic_link(void)
@@ -246,6 +299,7 @@ static int tests(void)
 		TEST(another_type_is_named),
 		TEST(another_build_is_named),
 		TEST(another_size_of_a_mapped_file_is_named),
+		TEST(a_nodes_own_files_are_no_good_for_writing),
 		TEST(magic_links_are_not_followed),
 		TEST(the_build_id_of_a_damaged_file_is_none),
 		TEST(a_question_has_a_deadline_and_a_limit),

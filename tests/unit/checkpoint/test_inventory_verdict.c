@@ -488,6 +488,106 @@ static void test_all_is_said_at_once_a_line_a_thing(void **state)
 	free(text);
 }
 
+static void hold_some(const void *argument)
+{
+	struct sigevent quiet = {.sigev_notify = SIGEV_NONE};
+	int timer;
+
+	HOLD(open("/mnt/text", O_RDWR | O_CREAT, 0600) == 3);
+	HOLD(open("/mnt/gone", O_RDWR | O_CREAT, 0600) == 4 && unlink("/mnt/gone") == 0);
+	HOLD(eventfd(0, 0) == 5);
+	HOLD(open("/mnt/locked\n", O_RDWR | O_CREAT, 0600) == 6 && flock(6, LOCK_EX) == 0);
+	HOLD(dup2(6, 7) == 7);
+	HOLD(syscall(SYS_timer_create, CLOCK_MONOTONIC, &quiet, &timer) == 0);
+}
+
+/* What is said of @what of @pid: "fate|is|why". */
+static void expect_thing(const struct inventory_things *t, const char *what, const char *want)
+{
+	static const char *const fates[] = {"?", "moves", "forwarded", "blocks"};
+	char got[512] = "nothing";
+
+	for (size_t k = 0; k < t->n; k++)
+		if (!strcmp(t->list[k].what, what))
+			(void)snprintf(got, sizeof(got), "%s|%s|%s", fates[t->list[k].fate],
+				       t->list[k].is, t->list[k].why);
+	assert_string_equal(got, want);
+}
+
+static void test_of_each_thing_it_is_told_what_becomes_of_it(void **state)
+{
+	pid_t pid = subject_start(hold_some, NULL, 0);
+	struct inventory_things *t = subject_things(pid, NULL);
+	char *text = subject_verdict(pid, NULL);
+	char process[64];
+
+	subject_end(pid);
+	assert_non_null(text);
+	free(text);
+	for (size_t k = 0; k < t->n; k++)
+		assert_int_equal(t->list[k].pid, pid);
+	assert_string_equal(t->list[0].what, "process");
+	(void)snprintf(process, sizeof(process), "%s", t->list[0].is);
+	assert_non_null(strstr(process, ", 1 thread"));
+	expect_thing(t, "fd 0", "moves|device /dev/null|opened by its path");
+	expect_thing(t, "fd 3", "moves|file /mnt/text|opened by its path");
+	expect_thing(t, "fd 4", "moves|deleted file /mnt/gone|its content is sent");
+	expect_thing(t, "fd 5", "moves|[eventfd]|made again as it is");
+	expect_thing(t, "fd 6", "blocks|file /mnt/locked?|file lock on /mnt/locked?");
+	expect_thing(t, "fd 7", "blocks|file /mnt/locked?|file lock on /mnt/locked?");
+	expect_thing(t, "timer 0", "moves|POSIX timer|goes on as it stands");
+	expect_thing(t, "working directory", "moves|directory /|opened by its path");
+	inventory_things_free(t);
+}
+
+static void test_a_pipe_that_a_stream_carries_is_forwarded(void **state)
+{
+	struct inventory_allow allow = {.n_pipes = 1};
+	struct inventory_things *t;
+	struct stat st;
+	pid_t pid;
+
+	assert_int_equal(pipe2(spare, O_CLOEXEC), 0);
+	assert_int_equal(fstat(spare[0], &st), 0);
+	allow.pipes = &st.st_ino;
+	pid = subject_start(hold_inherited, &spare[0], 0);
+	t = subject_things(pid, &allow);
+	subject_end(pid);
+	expect_thing(t, "fd 3", "forwarded|pipe|a stream leads to its other end");
+	inventory_things_free(t);
+	(void)close(spare[0]);
+	(void)close(spare[1]);
+}
+
+static void test_of_too_much_what_blocks_comes_through(void **state)
+{
+	struct inventory_things *t = calloc(1, sizeof(*t)), *theirs = calloc(1, sizeof(*t));
+	static char name[4000];
+
+	assert_true(t && theirs);
+	memset(name, 'x', sizeof(name) - 1);
+	for (int k = 0; k < 1000; k++) {
+		char is[32];
+
+		(void)snprintf(is, sizeof(is), "file /%d", k);
+		assert_int_equal(things_add(t, 7, "fd", is, name), 0);
+		t->list[k].fate = INVENTORY_MOVES;
+	}
+	assert_int_equal(things_add(theirs, 0, "", "file /999", "absent here"), 0);
+	assert_int_equal(things_add(theirs, 0, "", "file /3", "of another type here"), 0);
+	assert_int_equal(things_add(theirs, 0, "", "file /none", "absent here"), 0);
+	assert_int_equal(inventory_things_mark(t, theirs), 0);
+	inventory_things_cut(t);
+	assert_true(t->n > 50 && t->n < 150);
+	assert_int_equal(t->n + t->n_more, 1000);
+	assert_string_equal(t->list[3].why, "of another type here");
+	assert_string_equal(t->list[t->n - 1].is, "file /999");
+	assert_int_equal(t->list[t->n - 1].fate, INVENTORY_BLOCKS);
+	assert_string_equal(t->list[t->n - 1].why, "absent here");
+	inventory_things_free(t);
+	inventory_things_free(theirs);
+}
+
 static int tests(void)
 {
 	const struct CMUnitTest all[] = {
@@ -508,6 +608,9 @@ static int tests(void)
 		cmocka_unit_test(test_seccomp_filters_of_its_own_are_in_the_way),
 		cmocka_unit_test(test_a_traced_task_is_in_the_way),
 		cmocka_unit_test(test_all_is_said_at_once_a_line_a_thing),
+		cmocka_unit_test(test_of_each_thing_it_is_told_what_becomes_of_it),
+		cmocka_unit_test(test_a_pipe_that_a_stream_carries_is_forwarded),
+		cmocka_unit_test(test_of_too_much_what_blocks_comes_through),
 	};
 
 	return cmocka_run_group_tests(all, NULL, NULL);

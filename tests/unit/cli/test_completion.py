@@ -62,6 +62,7 @@ class Completion(unittest.TestCase):
 
     def test_options_are_those_of_the_tool(self):
         self.assertEqual(self.complete("ssi-migrate", "--d"), ["--dry-run"])
+        self.assertEqual(self.complete("ssi-migrate", "--e"), ["--explain"])
         self.assertEqual(self.complete("ssi-checkpoint", "--le"), ["--leave-running"])
         self.assertIn("-k", self.complete("ssi-checkpoint", "-"))
 
