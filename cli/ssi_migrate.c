@@ -12,13 +12,15 @@ static const char help[] =
 	"it runs.  May be given on any node.  What you may kill you may move.\n"
 	"\n"
 	"  -n, --dry-run       only say whether it could be moved, and what that would cost\n"
-	"      --explain       the same, and what becomes of each thing that it holds\n";
+	"      --explain       the same, and what becomes of each thing that it holds\n"
+	"      --max-downtime MS  not if it would stand still for longer than MS milliseconds\n";
 
-enum { OPT_EXPLAIN = 256 };
+enum { OPT_EXPLAIN = 256, OPT_MAX_DOWNTIME };
 
 static const struct option options[] = {
 	{ "dry-run", no_argument, NULL, 'n' },
 	{ "explain", no_argument, NULL, OPT_EXPLAIN },
+	{ "max-downtime", required_argument, NULL, OPT_MAX_DOWNTIME },
 	{ 0 },
 };
 
@@ -31,9 +33,17 @@ static const struct session_column columns[] = {
 };
 
 static bool dry_run, explain;
+static uint32_t max_downtime_ms;
 
 static void on_option(int val, const char *argument)
 {
+	if (val == OPT_MAX_DOWNTIME) {
+		max_downtime_ms = (uint32_t)session_number(argument, 1000000000,
+							   "number of milliseconds");
+		if (!max_downtime_ms)
+			session_usage("a process that moves stands still for some milliseconds");
+		return;
+	}
 	dry_run = true;
 	explain |= val == OPT_EXPLAIN;
 }
@@ -140,6 +150,7 @@ int main(int argc, char **argv)
 	body.node = argv[first + 1];
 	body.dry_run = body.explain = dry_run;
 	body.timeout_ms = (uint32_t)o.timeout_ms;
+	body.max_frozen_ms = max_downtime_ms;
 	q.body_case = SSI__CONTROL__REQUEST__BODY_MIGRATE;
 	q.migrate = &body;
 	/* ssid keeps the time of a move, and undoes it; we only wait for its word. */

@@ -72,7 +72,7 @@ _ssi_value() { # TOOL PREV
 	ssi-ps,--app) _ssi_offer "$(_ssi_apps; _ssi_names)" ;;
 	ssi-checkpoint,--inspect | ssi-checkpoint,--rm) _ssi_offer "$(_ssi_checkpoints)" ;;
 	ssi-lab,--user) mapfile -t COMPREPLY < <(compgen -u -- "${COMP_WORDS[COMP_CWORD]}") ;;
-	ssi-admin,--count | ssi-admin,-c | ssi-admin,--total | ssi-admin,-t | ssi-admin,--node | *,--timeout | *,--wait | *,--lifetime | *,--address | *,--app | *,--since | ssi-lab,--name | \
+	ssi-admin,--count | ssi-admin,-c | ssi-admin,--total | ssi-admin,-t | ssi-admin,--node | *,--timeout | *,--max-downtime | *,--wait | *,--lifetime | *,--address | *,--app | *,--since | ssi-lab,--name | \
 		ssi-checkpoint,-d | *,--description) COMPREPLY=() ;;
 	*) return 1 ;;
 	esac
@@ -114,7 +114,7 @@ _ssi_admin_word() {
 }
 
 _ssi_operand() { # TOOL
-	local with_value="--nodes --count --total --timeout --socket --dir -d --description --node --app --on --config --wait --address --lifetime --state --name --user --cwd --since --type"
+	local with_value="--nodes --count --total --timeout --max-downtime --socket --dir -d --description --node --app --on --config --wait --address --lifetime --state --name --user --cwd --since --type"
 	local position
 	position=$(_ssi_position "$with_value")
 	case $1,$position in

@@ -121,6 +121,7 @@ void control_on_migrate(struct control_connection *c, const Ssi__Control__Migrat
 		.explain = q->explain,
 		.follow = q->follow,
 		.timeout = timeout_of(q->timeout_ms),
+		.max_frozen = q->max_frozen_ms * NSEC_PER_MSEC,
 	};
 	const struct membership_node *node;
 

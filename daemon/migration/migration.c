@@ -200,6 +200,7 @@ static void on_where(void *owner, enum rpc_status status, const char *text,
 	q.dry_run = w->request.dry_run;
 	q.explain = w->request.explain;
 	q.timeout_ns = w->request.timeout;
+	q.max_frozen_ns = w->request.max_frozen;
 	q.watcher = rpc_self(w->room->n.rpc);
 	q.watch = w->number;
 	/* The mover keeps to the timeout; a little more covers its undoing. */

@@ -55,7 +55,8 @@ struct migration_request {
 	bool dry_run;
 	bool explain; /* a dry run that says what becomes of each thing */
 	bool follow; /* an ssid that is gone was asked: tell what became of it */
-	nsec_t timeout;
+	nsec_t timeout;	   /* given up, and undone, unless it is committed by then */
+	nsec_t max_frozen; /* the same, of the time that it stands still; 0: any */
 };
 
 /* What a dry run has found out. */

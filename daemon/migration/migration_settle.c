@@ -55,6 +55,7 @@ static bool try_again(struct migration_source *s)
 	next->held = s->held;
 	s->held = false;
 	next->deadline = s->deadline;
+	next->max_frozen = s->max_frozen;
 	next->watcher = s->watcher;
 	next->watch = s->watch;
 	next->before = TAKE(s->inventory);
@@ -85,21 +86,6 @@ static void tell(const struct migration_source *s, bool moved)
 	event_tell(s->room->n.events, &e);
 }
 
-enum {
-	IMAGES_BYTES = 64 << 10, /* of a process, besides its memory */
-};
-
-static void forecast(struct migration_source *s, Ssi__Migration__MoveReply *reply,
-		     Ssi__Migration__Forecast *f)
-{
-	f->refused = s->outcome.status;
-	f->why = s->outcome.text;
-	for (size_t i = 0; i < s->inventory->n_tasks; i++)
-		f->bytes += s->inventory->tasks[i].own_bytes + IMAGES_BYTES;
-	f->frozen_ns = migration_past_predict(&s->room->past, f->bytes, &f->moves);
-	reply->forecast = f;
-}
-
 static void answer(struct migration_source *s)
 {
 	Ssi__Migration__MoveReply reply = SSI__MIGRATION__MOVE_REPLY__INIT;
@@ -115,7 +101,10 @@ static void answer(struct migration_source *s)
 		f.things = things;
 		f.n_things = s->things->n;
 		f.more = s->things->n_more;
-		forecast(s, &reply, &f);
+		f.refused = s->outcome.status;
+		f.why = s->outcome.text;
+		source_predict(s, &f.bytes, &f.frozen_ns, &f.moves);
+		reply.forecast = &f;
 	} else if (s->outcome.status != RPC_OK) {
 		return rpc_fail(s->call, s->outcome.status, "%s", s->outcome.text);
 	}

@@ -204,9 +204,13 @@ static void on_restored(void *owner, const struct rpc_result *result)
 	s->restore = NULL;
 	if (result->status != RPC_OK)
 		return source_refused(s, result);
+	/* It was late, and is being aborted. */
+	if (s->outcome.status != RPC_OK)
+		return source_undo(s);
 	if (fault("migration.restored") < 0)
 		return source_fail(s, RPC_FAILED, "fault point");
-	source_commit(s);
+	if (source_in_time(s))
+		source_commit(s);
 }
 
 static void next_restore(struct migration_source *s)

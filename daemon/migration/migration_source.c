@@ -21,7 +21,9 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { FROZEN_MAX_S = 30 }; /* to freeze a tree */
+static const nsec_t FREEZE_MAX = 30 * NSEC_PER_SEC;
+static const nsec_t ASK_MAX = 10 * NSEC_PER_SEC;
+enum { IMAGES_BYTES = 64 << 10 }; /* of a process, besides its memory */
 
 const struct sm_state source_states[] = {
 	[SOURCE_LOOKING] = {"looking", SM_TO(SOURCE_ASKING) | SM_TO(SOURCE_UNDOING)},
@@ -42,6 +44,7 @@ const struct sm_state source_states[] = {
 
 static void next_ask(struct migration_source *s);
 static void next_freeze(struct migration_source *s);
+static void on_limit(struct env_timer *timer);
 
 uint64_t source_next_id(struct migration_room *m)
 {
@@ -60,6 +63,7 @@ struct migration_source *source_new(struct migration_room *m, uint64_t id, pid_t
 	s->root = root;
 	s->target = target;
 	s->timer.cb = source_on_timer;
+	s->limit.cb = on_limit;
 	sm_init(&s->sm, "migration", source_states, id, SOURCE_LOOKING);
 	LIST_INSERT_HEAD(&m->sources, s, entry);
 	m->n_sources++;
@@ -69,6 +73,7 @@ struct migration_source *source_new(struct migration_room *m, uint64_t id, pid_t
 void source_free(struct migration_source *s)
 {
 	env_disarm(s->room->n.env, &s->timer);
+	env_disarm(s->room->n.env, &s->limit);
 	LIST_REMOVE(s, entry);
 	s->room->n_sources--;
 	inventory_free(s->inventory);
@@ -133,6 +138,82 @@ nsec_t source_time_left(const struct migration_source *s)
 	nsec_t now = env_now(s->room->n.env);
 
 	return s->deadline > now ? s->deadline - now : 1;
+}
+
+static nsec_t least(nsec_t a, nsec_t b)
+{
+	return a < b ? a : b;
+}
+
+/* Until it has stood still for as long as it may. */
+static nsec_t still_left(const struct migration_source *s)
+{
+	nsec_t still = env_now(s->room->n.env) - s->freezing_at;
+
+	if (!s->max_frozen || !s->freezing_at)
+		return RPC_NEVER;
+	return s->max_frozen > still ? s->max_frozen - still : 0;
+}
+
+bool source_in_time(struct migration_source *s)
+{
+	if (s->deadline <= env_now(s->room->n.env))
+		source_fail(s, RPC_TIMEOUT, "process %d has not moved to %s in the time given",
+			    s->root, source_target_name(s));
+	else if (!still_left(s))
+		source_fail(s, RPC_TIMEOUT,
+			    "process %d cannot move to %s: it would stand still for longer "
+			    "than %llu ms",
+			    s->root, source_target_name(s),
+			    (unsigned long long)(s->max_frozen / NSEC_PER_MSEC));
+	else
+		return true;
+	return false;
+}
+
+static void arm_limit(struct migration_source *s)
+{
+	(void)env_arm(s->room->n.env, &s->limit, least(source_time_left(s), still_left(s)));
+}
+
+static void on_limit(struct env_timer *timer)
+{
+	struct migration_source *s = container_of(timer, struct migration_source, limit);
+
+	/* Once COMMIT is sent it is not ours to give up. */
+	if ((s->sm.state == SOURCE_DUMPING || s->sm.state == SOURCE_RESTORING) &&
+	    source_in_time(s))
+		arm_limit(s);
+}
+
+void source_predict(const struct migration_source *s, uint64_t *ret_bytes, nsec_t *ret_frozen,
+		    unsigned *ret_n_moves)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < s->inventory->n_tasks; i++)
+		bytes += s->inventory->tasks[i].own_bytes + IMAGES_BYTES;
+	*ret_frozen = migration_past_predict(&s->room->past, bytes, ret_n_moves);
+	*ret_bytes = bytes;
+}
+
+/* As far as can be foreseen.  False: it has failed. */
+static bool is_short_enough(struct migration_source *s)
+{
+	uint64_t bytes;
+	nsec_t frozen;
+	unsigned n_moves;
+
+	source_predict(s, &bytes, &frozen, &n_moves);
+	if (!s->max_frozen || frozen <= s->max_frozen)
+		return true;
+	source_fail(s, RPC_TIMEOUT,
+		    "process %d cannot move to %s: it would stand still for some %llu ms, more "
+		    "than %llu",
+		    s->root, source_target_name(s),
+		    (unsigned long long)(frozen / NSEC_PER_MSEC),
+		    (unsigned long long)(s->max_frozen / NSEC_PER_MSEC));
+	return false;
 }
 
 void source_fail(struct migration_source *s, enum rpc_status status, const char *format,
@@ -217,7 +298,7 @@ static void on_looked(struct env_work *work)
 {
 	struct migration_source *s = container_of(work, struct migration_source, work);
 
-	if (!refused_still(s) && judge(s))
+	if (!refused_still(s) && judge(s) && source_in_time(s))
 		next_ask(s);
 }
 
@@ -273,7 +354,8 @@ static void told(struct migration_source *s, const Ssi__Migration__AskReply *rep
 	if (reply->refused)
 		return source_refused(s, &(struct rpc_result){.status = reply->refused,
 							      .text = reply->why});
-	source_undo(s);
+	if (is_short_enough(s))
+		source_undo(s);
 }
 
 static void on_asked(void *owner, const struct rpc_result *result)
@@ -285,6 +367,8 @@ static void on_asked(void *owner, const struct rpc_result *result)
 		return source_refused(s, result);
 	if (s->dry_run)
 		return told(s, reply);
+	if (!is_short_enough(s) || !source_in_time(s))
+		return;
 	s->may_leave_pages = reply->pages;
 	if (fault("migration.asked") < 0)
 		return source_fail(s, RPC_FAILED, "fault point");
@@ -313,7 +397,7 @@ static void next_ask(struct migration_source *s)
 	if (!s->dry_run)
 		criu_warm(s->room->n.criu);
 	if (rpc_call(s->room->n.rpc, s->target, MIGRATION_ASK, &q.base, RPC_NO_BULK,
-		     10 * NSEC_PER_SEC, on_asked, s, NULL) != 0)
+		     least(ASK_MAX, source_time_left(s)), on_asked, s, NULL) != 0)
 		source_fail(s, RPC_FAILED, "out of memory");
 }
 
@@ -362,7 +446,7 @@ static void on_freeze_work(struct env_work *work)
 	if (r == 0)
 		r = space_group_take_tree(s->group, s->root);
 	if (r == 0)
-		r = space_group_freeze(s->group, FROZEN_MAX_S * NSEC_PER_SEC);
+		r = space_group_freeze(s->group, s->freeze_max);
 	if (r == 0) {
 		s->inventory = inventory_free(s->inventory);
 		r = inventory_take(&s->inventory, s->room->n.space, s->root);
@@ -385,6 +469,8 @@ static void on_frozen(struct env_work *work)
 	int r = s->work_result;
 
 	s->frozen_at = env_now(s->room->n.env);
+	if (!source_in_time(s))
+		return;
 	if (r == SPACE_GROUP_E_TIMEOUT)
 		return source_fail(s, RPC_TIMEOUT,
 				   "process %d would not freeze in time", s->root);
@@ -400,6 +486,9 @@ static void on_frozen(struct env_work *work)
 				   strerror(-r));
 	if (fault("migration.frozen") < 0)
 		return source_fail(s, RPC_FAILED, "fault point");
+	if (!source_in_time(s))
+		return;
+	arm_limit(s);
 	source_ship(s);
 }
 
@@ -407,6 +496,8 @@ static void next_freeze(struct migration_source *s)
 {
 	sm_move(&s->sm, SOURCE_FREEZING);
 	source_progress(s, "freeze", 0, 0);
+	s->freezing_at = env_now(s->room->n.env);
+	s->freeze_max = least(FREEZE_MAX, least(source_time_left(s), still_left(s)));
 	s->work = (struct env_work){.work = on_freeze_work, .done = on_frozen};
 	if (env_work(s->room->n.env, &s->work) < 0)
 		source_fail(s, RPC_FAILED, "out of memory");
@@ -427,6 +518,7 @@ void migration_source_begin(struct migration_room *m, struct rpc_call *call,
 	s->dry_run = q->dry_run || q->explain;
 	s->explain = q->explain;
 	s->deadline = env_now(m->n.env) + q->timeout_ns;
+	s->max_frozen = q->max_frozen_ns;
 	s->watcher = q->watcher;
 	s->watch = q->watch;
 	source_start(s);

@@ -42,7 +42,9 @@ struct migration_source {
 	uint64_t incarnation; /* ours, when the target was asked; 0: a predecessor's */
 	uint32_t generation; /* of the copy; 0: not known yet */
 	nsec_t deadline;
+	nsec_t max_frozen; /* 0: any */
 	struct env_timer timer;
+	struct env_timer limit; /* DUMPING, RESTORING: of both */
 	struct rpc_call *call; /* who asked; NULL after a restart of ssid */
 	node_id watcher;
 	uint64_t watch;
@@ -55,7 +57,8 @@ struct migration_source {
 	struct process_member *members;
 	size_t n_members;
 	struct process_pending *pending;
-	nsec_t frozen_at, frozen_for;
+	nsec_t freeze_max; /* of the work */
+	nsec_t freezing_at, frozen_at, frozen_for;
 
 	struct criu_run *dump;
 	bool dump_done, paused;
@@ -88,6 +91,11 @@ void source_progress(struct migration_source *s, const char *step, uint64_t byte
 /* For calls whose answer changes nothing. */
 void source_forget_reply(void *owner, const struct rpc_result *result);
 nsec_t source_time_left(const struct migration_source *s);
+/* Not after the time given, nor does it stand still for too long?  False: it has failed. */
+bool source_in_time(struct migration_source *s);
+/* Bytes to be sent, and how long it would stand still. */
+void source_predict(const struct migration_source *s, uint64_t *ret_bytes, nsec_t *ret_frozen,
+		    unsigned *ret_n_moves);
 const char *source_target_name(const struct migration_source *s);
 /* Undo it; the first failure is the one to tell. */
 void source_fail(struct migration_source *s, enum rpc_status status, const char *format,

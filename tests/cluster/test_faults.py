@@ -360,16 +360,44 @@ class Faults(Beats):
 
     # Power and wires, at a point where ssid of the source waits.
 
-    def in_the_middle(self, pid, point, action, target="n2"):
+    def in_the_middle(self, pid, point, action, target="n2", options=()):
         """Do it while the move stands at the point; the tool."""
         ssid = self.ssid_of("n1")
         self.arm("n1", point, "stop")
-        tool = self.start("n3", "ssi-migrate", str(pid), target)
+        tool = self.start("n3", "ssi-migrate", *options, str(pid), target)
         until(lambda: ") T " in self.lab.run("n1", "cat", f"/proc/{ssid}/stat").text, 20,
               lambda: f"the move did not come to {point}")
         action()
         self.lab.run("n1", "kill", "-CONT", ssid, user="root")
         return tool
+
+    def test_who_would_stand_still_for_too_long_stays(self):
+        running, pid = self.beat()
+        # No moves to go by: then the prediction is always the same.
+        self.await_successor("n1", self.lab.kill_ssid("n1"))
+        dry = json.loads(self.lab.run("n3", "ssi-migrate", "--dry-run", "--json", str(pid), "n2", check=True).text)
+        self.assertEqual((dry["from_moves"], dry["status"]), (0, 0), dry)
+        self.assertLess(dry["frozen_ms"], 900)
+        refused = [self.lab.run("n3", "ssi-migrate", *options, "--max-downtime", "20", str(pid), "n2")
+                   for options in [["--dry-run"], ["--explain"], []]]
+        for r in refused:
+            self.assert_result(r, 7, "it would stand still for some [0-9]+ ms, more than 20")
+            self.assertEqual(r.err, refused[0].err)
+        # What was foreseen as short enough, and is not: before it is dumped, and while it is restored.
+        for point in ["migration.frozen", "migration.shipped"]:
+            tool = self.in_the_middle(pid, point, lambda: time.sleep(1.05), options=["--max-downtime", "1000"])
+            self.assert_result(tool.result(45), 7, "it would stand still for longer than 1000 ms")
+            self.assertEqual(self.assert_one(pid), "n1")
+        r = self.lab.run("n3", "ssi-migrate", "--max-downtime", "60000", str(pid), "n2")
+        self.assertEqual((r.status, self.assert_one(pid)), (0, "n2"), r)
+        self.end(running, pid)
+
+    def test_who_has_not_moved_in_time_stays(self):
+        running, pid = self.beat()
+        tool = self.in_the_middle(pid, "migration.asked", lambda: time.sleep(1.2), options=["--timeout", "1"])
+        self.assert_result(tool.result(45), 7, f"process {pid} has not moved to n2 in the time given")
+        self.assertEqual(self.assert_one(pid), "n1")
+        self.end(running, pid)
 
     def test_what_is_in_the_way_for_a_moment_only_is_waited_for(self):
         running = self.start("n1", "ssi-run", "-o", "@ID@", "sh", "-c",

@@ -13,6 +13,7 @@ WRONG = [
     ["ssi"], ["ssi", "nonsense"], ["ssi", "doctor", "twice"],
     ["ssi-run"], ["ssi-run", "--node"], ["ssi-run", "-o"], ["ssi-run", "--node", "", "true"],
     ["ssi-run", "--nodes", ",,", "true"],
+    ["ssi-migrate", "--max-downtime", "0", "7", "n2"], ["ssi-migrate", "--max-downtime", "1s", "7", "n2"],
     ["ssi-ps", "one"], ["ssi-ps", "-5"], ["ssi-ps", "--app", "7x"], ["ssi-ps", "--app", ""], ["ssi-ps", "99999999999999999999"],
     ["ssi-nodes", "n1"], ["ssi-nodes", "--wait", "many"], ["ssi-nodes", "--wait", "-1"],
     ["ssi-events", "n1"], ["ssi-events", "--since", "yesterday"], ["ssi-events", "--since", "5x"],
