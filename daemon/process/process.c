@@ -240,8 +240,8 @@ void process_on_stop(struct process_room *p, pid_t pid, int signal)
 	if (e && e->record.state == PROCESS_GUEST)
 		change_tell(p, &e->record,
 			    signal == SIGCONT ? WIRE_WENT_ON : WIRE_STOPPED, 0, signal);
-	else if (e && (e->record.state == PROCESS_AWAY || e->record.state == PROCESS_KIN))
-		shadow_on_stop(p, pid, signal);
+	else if (e && e->record.state == PROCESS_AWAY)
+		shadow_on_stop(p, pid, signal); /* of others its tracer hears */
 }
 
 void process_on_view(struct process_room *p)

@@ -102,24 +102,30 @@ static void acknowledge(struct shadow *s, uint64_t sequence)
 
 static void forward(struct shadow *s);
 
-static void handed_on(struct shadow *s)
+/* What it tells again, since it was not acknowledged in time, is known. */
+static void settle_number(struct shadow *s, uint64_t sequence)
 {
 	const struct process_entry *found = process_table_find(s->room->table, s->pid);
 	struct process_entry e;
 
+	if (!sequence)
+		return;
+	if (found && found->sequence < sequence) {
+		e = *found;
+		e.sequence = sequence;
+		(void)room_put(s->room, &e); /* replaces: cannot be full */
+	}
+	acknowledge(s, sequence);
+}
+
+static void handed_on(struct shadow *s)
+{
 	s->busy = false;
 	if (!s->queued || !s->n)
 		return;
 	s->first = (s->first + 1) % SHADOW_JOURNAL;
 	s->n--;
-	if (!s->sending.sequence)
-		return;
-	if (found && found->sequence < s->sending.sequence) {
-		e = *found;
-		e.sequence = s->sending.sequence;
-		(void)room_put(s->room, &e); /* replaces: cannot be full */
-	}
-	acknowledge(s, s->sending.sequence);
+	settle_number(s, s->sending.sequence);
 }
 
 static void on_forwarded(struct wire_call *c, enum rpc_status status, const char *text,
@@ -167,8 +173,7 @@ static void pass_on(struct shadow *s)
 
 	for (; s->n; s->n--, s->first = (s->first + 1) % SHADOW_JOURNAL) {
 		take_from_report(&s->queue[s->first], &signal);
-		if (signal.sequence)
-			acknowledge(s, signal.sequence);
+		settle_number(s, signal.sequence);
 		signal.sequence = 0;
 		if (!is_our_own(s, &s->queue[s->first]))
 			signal_forward(s->room, &signal);
@@ -601,12 +606,18 @@ void shadow_change(struct process_room *p, pid_t pid, enum wire_change_what what
 /* Stopped here by SIGSTOP, which it could not take: the real one must stop as well. */
 void shadow_on_stop(struct process_room *p, pid_t pid, int signal)
 {
+	const struct process_entry *e = process_table_find(p->table, pid);
+	bool at_home = e && e->record.state == PROCESS_AWAY;
 	struct shadow *s = find(p, pid);
 	struct shadow_report r = {.kind = SHADOW_SIGNAL};
 
 	if (!s || signal == SIGCONT || s->told_stop || s->n == SHADOW_JOURNAL)
 		return;
-	s->told_stop = true; /* what its place will report */
+	s->told_stop = at_home; /* what its place will report */
+	/* Of the others nobody would say that they go on: what they are sent must not wait for
+	 * that, nor must a group be one with a stopped member because of them. */
+	if (!at_home)
+		shadow_wake(p, pid);
 	r.info.ssi_signo = SIGSTOP;
 	r.info.ssi_code = SI_USER;
 	s->queue[(s->first + s->n++) % SHADOW_JOURNAL] =

@@ -20,7 +20,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 
-enum { ASKS_MAX = 20, WAITING_MAX = 4096 };
+enum { ASKS_MAX = 20, SENT_ON_ASKS_MAX = 200, WAITING_MAX = 4096 };
 
 static const nsec_t ask_again_after = 100 * NSEC_PER_MSEC;
 
@@ -60,9 +60,12 @@ static void finish_ask(struct signal_ask *a, enum rpc_status status, const char 
 	free(a);
 }
 
+static void on_sent_on(void *owner, enum rpc_status status, const char *text);
+
 static void ask_later(struct signal_ask *a, enum rpc_status status, const char *text)
 {
-	if (++a->n_asked > ASKS_MAX ||
+	/* Nobody waits for what is sent on, nor could send it again. */
+	if (++a->n_asked > (a->done == on_sent_on ? SENT_ON_ASKS_MAX : ASKS_MAX) ||
 	    env_arm(a->room->env, &a->again, ask_again_after) < 0)
 		finish_ask(a, status, text);
 }
@@ -82,6 +85,11 @@ static void on_signalled(struct wire_call *c, enum rpc_status status, const char
 static void send_to(struct signal_ask *a, enum rpc_status status, const char *text,
 		    const struct wire_answer *answer)
 {
+	if (a->done == on_sent_on &&
+	    (status == RPC_DOWN || status == RPC_TIMEOUT || status == RPC_STALE)) {
+		ask_later(a, status, text);
+		return;
+	}
 	if (status != RPC_OK) {
 		finish_ask(a, status, text);
 		return;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 enum { LEADER = 3000008, PARENT = 3000009, COMER = 3000010 };
 
@@ -15,6 +16,7 @@ enum { LEADER = 3000008, PARENT = 3000009, COMER = 3000010 };
 static Ssi__Process__ChangedRequest changed;
 static size_t n_changed;
 static int signalled, signalled_pid;
+static size_t n_signalled;
 static enum rpc_status changed_answer, where_answer;
 
 static enum rpc_status on_remote(uint16_t method, const ProtobufCMessage *request)
@@ -33,6 +35,7 @@ static enum rpc_status on_remote(uint16_t method, const ProtobufCMessage *reques
 	if (method == PROCESS_SIGNAL) {
 		const Ssi__Process__SignalRequest *q = (const void *)request;
 
+		n_signalled++;
 		signalled = q->signal;
 		signalled_pid = q->pid;
 	}
@@ -47,6 +50,7 @@ static int setup(void **state)
 {
 	n_changed = 0;
 	signalled = 0;
+	n_signalled = 0;
 	changed_answer = where_answer = RPC_OK;
 	remote = on_remote;
 	there_first = 3000000;
@@ -246,6 +250,57 @@ static void a_signal_to_kin_goes_by_its_home(void **state)
 	assert_int_equal(signalled_pid, PARENT);
 }
 
+static void a_signal_is_sent_on_once_also_by_a_successor_of_ssid(void **state)
+{
+	struct proc_stat s = {0};
+
+	come("/usr/bin/yes", "yes", &s);
+	process_come_commit(room, COMER);
+	process_fixture_close();
+	/* Told when nobody listens, and again on RESUME. */
+	assert_int_equal(kill(PARENT, SIGUSR1), 0);
+	(void)usleep(100000);
+	process_fixture_open();
+	wait_until(n_signalled > 0);
+	turn_for(300 * NSEC_PER_MSEC);
+	assert_int_equal(n_signalled, 1);
+	assert_int_equal(signalled_pid, PARENT);
+}
+
+static void a_signal_waits_for_the_home_that_is_not_there(void **state)
+{
+	struct proc_stat s = {0};
+
+	come("/usr/bin/yes", "yes", &s);
+	process_come_commit(room, COMER);
+	where_answer = RPC_DOWN;
+	assert_int_equal(kill(PARENT, SIGUSR1), 0);
+	turn_for(500 * NSEC_PER_MSEC);
+	assert_int_equal(n_signalled, 0);
+	where_answer = RPC_OK;
+	wait_until(n_signalled == 1);
+	assert_int_equal(signalled, SIGUSR1);
+}
+
+/* Nobody here would say that it goes on. */
+static void kin_do_not_stop_for_long(void **state)
+{
+	struct proc_stat s = {0};
+
+	trace_shadows = true;
+	process_fixture_close();
+	process_fixture_open();
+	come("/usr/bin/yes", "yes", &s);
+	process_come_commit(room, COMER);
+	turn_for(200 * NSEC_PER_MSEC);
+	assert_int_equal(kill(PARENT, SIGSTOP), 0);
+	wait_until(signalled == SIGSTOP);
+	assert_int_equal(kill(PARENT, SIGUSR1), 0);
+	wait_until(signalled == SIGUSR1);
+	assert_int_equal(n_signalled, 2);
+	trace_shadows = false;
+}
+
 static void kin_end_with_whom_they_stand_for(void **state)
 {
 	struct proc_stat s = {0};
@@ -397,6 +452,11 @@ static int tests(void)
 		cmocka_unit_test_setup_teardown(kin_is_not_who_is_sought, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_signal_to_kin_goes_by_its_home, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(a_signal_is_sent_on_once_also_by_a_successor_of_ssid,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(a_signal_waits_for_the_home_that_is_not_there,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(kin_do_not_stop_for_long, setup, teardown),
 		cmocka_unit_test_setup_teardown(kin_end_with_whom_they_stand_for, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(a_successor_of_ssid_is_told_as_well, setup,
