@@ -275,7 +275,7 @@ int process_record(struct process_room *p, pid_t pid, struct process_record *ret
 		e = NULL;
 	if (e) {
 		d = e->record;
-		if (d.state == PROCESS_KIN)
+		if (d.state == PROCESS_KIN || d.state == PROCESS_SENTINEL)
 			return PROCESS_E_ABSENT;
 	} else {
 		if (room_real(p, pid, &s) != 0 || room_is_half_made(p, pid))
@@ -485,6 +485,8 @@ static void reconcile(struct process_room *p)
 
 		if (d->state == PROCESS_KIN)
 			kin = true;
+		else if (d->state == PROCESS_SENTINEL && !shadow_stands(p, d->pid))
+			sentinel_was_killed(p, d->pid);
 		else if (d->state == PROCESS_GUEST && !alive)
 			change_tell(p, d, WIRE_ENDED, CLD_EXITED, 0);
 		else if ((d->state == PROCESS_GUEST || d->state == PROCESS_HERE) &&
@@ -547,6 +549,9 @@ static int start(struct process_room *p)
 	r = rpc_register(p->rpc, process_methods, p);
 	if (r != 0)
 		return err_fold(r);
+	r = group_start(p);
+	if (r < 0)
+		return r;
 	r = shadow_start(p);
 	if (r < 0)
 		return r;
@@ -573,6 +578,7 @@ int process_room_new(struct process_room **ret, const struct env *env,
 				   .membership = membership,
 				   .sweep.cb = on_sweep,
 				   .kin_timer.cb = kin_on_timer,
+				   .sentinel_timer.cb = sentinel_on_timer,
 				   .shadow_listen_fd = -1};
 	TAILQ_INIT(&p->wait_asks);
 	TAILQ_INIT(&p->wait_calls);
@@ -585,6 +591,8 @@ int process_room_new(struct process_room **ret, const struct env *env,
 	TAILQ_INIT(&p->reserve_asks);
 	LIST_INIT(&p->arrivals);
 	LIST_INIT(&p->kin_asks);
+	LIST_INIT(&p->sentinels);
+	LIST_INIT(&p->sentinel_births);
 	LIST_INIT(&p->leavings);
 	LIST_INIT(&p->named);
 	LIST_INIT(&p->drainings);
@@ -617,6 +625,7 @@ struct process_room *process_room_free(struct process_room *p)
 	leave_fini(p);
 	named_fini(p);
 	kin_fini(p);
+	sentinel_fini(p);
 	claim_fini(p);
 	reserve_fini(p);
 	signal_fini(p);
@@ -625,6 +634,7 @@ struct process_room *process_room_free(struct process_room *p)
 	place_fini(p);
 	seek_fini(p);
 	shadow_stop(p);
+	group_fini(p);
 	while ((w = TAILQ_FIRST(&p->where_asks))) {
 		TAILQ_REMOVE(&p->where_asks, w, entry);
 		find_cancel(&w->find);

@@ -77,6 +77,7 @@ enum process_state {
 	PROCESS_GUEST = 3, /* runs here, its home is elsewhere */
 	PROCESS_ENDED = 4, /* its exit status waits to be told */
 	PROCESS_KIN = 5,   /* a shadow of a guest's relative; neither home nor place */
+	PROCESS_SENTINEL = 6, /* a shadow of nobody, in group `root` */
 };
 
 /* One record of this node.  A copy; nothing in it is owned. */

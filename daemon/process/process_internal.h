@@ -12,6 +12,9 @@
 
 struct shadow;
 struct delivery;
+struct inject;
+struct group_delivery;
+struct group_heard;
 
 /* A node's own wish to know how an application ends; asks its home again and again. */
 /* process_find.c: all nodes are asked at once; zero it. */
@@ -131,6 +134,10 @@ struct process_room {
 	struct env_timer kin_timer;
 	LIST_HEAD(, kin_ask) kin_asks;
 	LIST_HEAD(, named) named;
+	struct env_timer sentinel_timer;
+	LIST_HEAD(, sentinel) sentinels;
+	LIST_HEAD(, sentinel_birth) sentinel_births;
+	struct group_heard *heard; /* mapped, kept */
 };
 
 static inline node_id room_self(const struct process_room *p)
@@ -209,6 +216,42 @@ void signal_forward(struct process_room *p, const struct wire_signal *s);
 bool signal_held(struct process_room *p, pid_t pid);
 node_id signal_held_for(struct process_room *p, pid_t pid);
 void signal_fini(struct process_room *p);
+/* May root say who sent it, without the process's help? */
+bool signal_is_plain(const struct wire_signal *s);
+/* Now, and through the open door; -errno. */
+int signal_send_plain(const struct wire_signal *s);
+int signal_inject(struct inject *i, const struct wire_signal *s);
+/* On a worker, when the door is free; then group_done(). */
+void signal_deliver_group(struct process_room *p, struct rpc_call *call,
+			  struct group_delivery *owned_group);
+/* It is on its way already: @call is answered instead of the earlier one. */
+bool signal_is_repeated(struct process_room *p, struct rpc_call *call, const struct wire_group *g);
+
+/* process_group.c: what was sent to a group on another node. */
+int group_start(struct process_room *p);
+void group_on_call(struct process_room *p, struct rpc_call *call, const struct wire_group *g);
+void group_work(struct group_delivery *d); /* on a worker */
+void group_done(struct process_room *p, const struct group_delivery *d, struct rpc_call *call);
+bool group_is(const struct group_delivery *d, const struct wire_group *g);
+bool group_is_below(struct process_room *p, const struct group_delivery *d, pid_t root);
+struct group_delivery *group_free(struct group_delivery *d);
+/* The si_code that was sent, of one that a shadow tells. */
+int group_code(int code);
+void group_fini(struct process_room *p);
+
+/* process_sentinel.c: what was sent to a group here. */
+/* In the group of the shadow of @like, unless there is one: sentinel_is_awaited() until it
+ * stands. */
+void sentinel_stand(struct process_room *p, const struct process_member *like);
+bool sentinel_is_awaited(struct process_room *p, pid_t group);
+/* It was sent this; then shadow_handed_on(). */
+void sentinel_send(struct process_room *p, pid_t pid, const struct wire_signal *s);
+/* A predecessor's, which stands; or was killed, and who knows that may not have been told. */
+void sentinel_take_over(struct process_room *p, pid_t pid);
+void sentinel_was_killed(struct process_room *p, pid_t pid);
+void sentinel_look(struct process_room *p); /* soon: who need not be any more? */
+void sentinel_on_timer(struct env_timer *t);
+void sentinel_fini(struct process_room *p);
 
 /* process_shadow.c: our ends of shadows. */
 int shadow_start(struct process_room *p); /* listen, take back what is kept */
@@ -250,6 +293,10 @@ int shadow_fork(struct process_room *p, const struct process_member *m, uint32_t
 /* It is about to end.  False: not as it was told, so it is held there. */
 bool shadow_may_exit(struct process_room *p, pid_t pid);
 void shadow_trace_all(struct process_room *p);
+/* A sentinel stands, and our end of it is @owned_fd. */
+int shadow_adopt(struct process_room *p, pid_t pid, int owned_fd);
+/* What sentinel_send() was given is where it belongs. */
+void shadow_handed_on(struct process_room *p, pid_t pid);
 
 /* process_trace.c */
 void trace_seize(struct process_room *p, pid_t pid);
@@ -259,7 +306,9 @@ void trace_go(struct process_room *p, pid_t pid); /* what is held at its exit */
 
 /* process_leave.c */
 /* The shadow of @pid stands, and has told what was pending. */
-void leave_on_settled(struct process_room *p, pid_t pid, const struct process_alarm *alarm);
+void leave_on_settled(struct process_room *p, pid_t pid);
+/* The sentinel of that group stands, or will not. */
+void leave_on_sentinel(struct process_room *p, pid_t group);
 /* shadow_waits() no more. */
 void leave_on_drained(struct process_room *p, pid_t pid);
 void leave_fini(struct process_room *p);

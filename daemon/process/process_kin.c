@@ -46,7 +46,7 @@ static bool stands_as_kin(struct process_room *p, pid_t pid)
 	return shadow_stands(p, pid) && !(e && e->alone_until);
 }
 
-static int stand(struct process_room *p, const struct process_member *m)
+static int stand(struct process_room *p, const struct process_member *m, nsec_t alone_until)
 {
 	node_id home = membership_home(p->membership, m->pid);
 	struct process_entry e = {.record = {.pid = m->pid,
@@ -55,7 +55,8 @@ static int stand(struct process_room *p, const struct process_member *m)
 					     .home = home,
 					     .place = home,
 					     .state = PROCESS_KIN,
-					     .uid = m->uid}};
+					     .uid = m->uid},
+				  .alone_until = alone_until};
 	int r;
 
 	if (stands_as_kin(p, m->pid))
@@ -70,6 +71,8 @@ static int stand(struct process_room *p, const struct process_member *m)
 	r = m->ppid ? shadow_fork(p, m, 0) : shadow_spawn(p, m, SPACE_SPAWN_ASK);
 	if (r != 0)
 		process_table_remove(p->table, m->pid);
+	else if (!alone_until)
+		sentinel_stand(p, m);
 	return r;
 }
 
@@ -81,7 +84,7 @@ static int stand_leader(struct process_room *p, const struct process_member *lik
 
 	m.pid = m.pgid = pid;
 	m.ppid = under;
-	return stand(p, &m);
+	return stand(p, &m, 0);
 }
 
 static int stand_parent(struct process_room *p, const struct process_member *parent)
@@ -98,7 +101,7 @@ static int stand_parent(struct process_room *p, const struct process_member *par
 	}
 	if (r == 0 && m.pgid != m.pid && m.pgid != m.sid)
 		r = stand_leader(p, parent, m.pgid, m.sid);
-	return r == 0 ? stand(p, &m) : r;
+	return r == 0 ? stand(p, &m, 0) : r;
 }
 
 static int stand_kin(struct process_room *p, const struct process_member *m,
@@ -118,17 +121,18 @@ enum kin_stands kin_stand_alone(struct process_room *p, pid_t pid, uid_t uid, bo
 	const struct process_member m = {
 		.pid = pid, .pgid = pid, .sid = pid, .app = pid, .uid = uid, .gid = NOBODY};
 	const struct process_entry *found = process_table_find(p->table, pid);
+	nsec_t until = lasts ? LASTS : env_now(p->env) + alone_for;
 	struct process_entry e;
 
-	if (found && found->record.state != PROCESS_KIN)
+	if (!found)
+		return stand(p, &m, until) == 0 ? KIN_COMES : KIN_IS_NONE;
+	if (found->record.state != PROCESS_KIN)
 		return KIN_IS_NONE;
-	if (found && !found->alone_until)
+	if (!found->alone_until)
 		return KIN_STANDS;
-	if (!found && stand(p, &m) != 0)
-		return KIN_IS_NONE;
-	e = *process_table_find(p->table, pid);
+	e = *found;
 	if (e.alone_until != LASTS)
-		e.alone_until = lasts ? LASTS : env_now(p->env) + alone_for;
+		e.alone_until = until;
 	(void)room_put(p, &e); /* replaces: cannot be full */
 	return shadow_has_become(p, pid) ? KIN_STANDS : KIN_COMES;
 }
@@ -169,6 +173,8 @@ int process_come_exec(struct process_room *p, const struct process_member *m,
 		return r;
 	member.ppid = parent->pid;
 	r = shadow_fork(p, &member, SHADOW_KEEP);
+	if (r == 0)
+		sentinel_stand(p, &member); /* before it is a program's */
 	if (r == 0)
 		r = shadow_send(p, m->pid, &c, fds, n_fds);
 	if (r != 0)
@@ -211,8 +217,11 @@ void kin_bury(struct process_room *p, pid_t pid)
 	struct shadow_command c = {.verb = SHADOW_REAP, .value = pid};
 	struct proc_stat s;
 
-	if (proc_stat_read(space_proc_fd(p->space), pid, &s) == 0 && s.state == 'Z')
-		shadow_command(p, s.ppid, &c); /* its parent may be no shadow */
+	if (proc_stat_read(space_proc_fd(p->space), pid, &s) < 0 || s.state != 'Z')
+		return;
+	shadow_command(p, s.ppid, &c); /* its parent may be no shadow */
+	if (s.pgid == pid)
+		sentinel_look(p); /* its PID is not free as long as its group is there */
 }
 
 void kin_on_child(struct process_room *p, pid_t parent, pid_t pid, int code, int status)
@@ -276,6 +285,7 @@ bool kin_end(struct process_room *p, pid_t pid)
 	shadow_drop(p, pid);
 	if (room_is_shadow(p, pid))
 		(void)process_kernel_signal(pid, SIGKILL);
+	sentinel_look(p);
 	return true;
 }
 

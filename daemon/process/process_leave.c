@@ -26,6 +26,7 @@ static const nsec_t settled_within = 2 * NSEC_PER_SEC, drained_within = 2 * NSEC
 struct process_leaving {
 	struct process_room *room; /* NULL: it is gone */
 	struct space_group *shadows;
+	struct process_member member;
 	pid_t pid;
 	long nr;
 	uint64_t empty, argv;		 /* in its memory */
@@ -118,6 +119,14 @@ static void on_late(struct env_timer *t)
 	end(container_of(t, struct process_leaving, late), true, &(struct process_alarm){0});
 }
 
+/* What it starts there will be in its group as well: the program begins when what is sent to
+ * that here gets there. */
+static bool may_end(const struct process_leaving *l, struct process_alarm *ret)
+{
+	return shadow_has_settled(l->room, l->pid, ret) &&
+	       !sentinel_is_awaited(l->room, l->member.pgid);
+}
+
 static void on_worked(struct env_work *w)
 {
 	struct process_leaving *l = container_of(w, struct process_leaving, work);
@@ -138,21 +147,39 @@ static void on_worked(struct env_work *w)
 		return;
 	}
 	left(l->room, l->pid);
-	if (shadow_has_settled(l->room, l->pid, &alarm))
+	sentinel_stand(l->room, &l->member);
+	if (may_end(l, &alarm))
 		end(l, true, &alarm);
 	else
 		(void)env_arm(l->room->env, &l->late, settled_within);
 }
 
-void leave_on_settled(struct process_room *p, pid_t pid, const struct process_alarm *alarm)
+static void look_at_end(struct process_leaving *l)
+{
+	struct process_alarm alarm;
+
+	if (l->late.due && may_end(l, &alarm))
+		end(l, true, &alarm);
+}
+
+void leave_on_settled(struct process_room *p, pid_t pid)
 {
 	struct process_leaving *l;
 
 	LIST_FOREACH (l, &p->leavings, entry)
-		if (l->pid == pid && l->late.due) {
-			end(l, true, alarm);
-			return;
-		}
+		if (l->pid == pid)
+			return look_at_end(l);
+}
+
+void leave_on_sentinel(struct process_room *p, pid_t group)
+{
+	struct process_leaving *l, *next;
+
+	for (l = LIST_FIRST(&p->leavings); l; l = next) {
+		next = LIST_NEXT(l, entry);
+		if (l->member.pgid == group)
+			look_at_end(l);
+	}
 }
 
 static int give(struct process_leaving *l, uint64_t exec)
@@ -207,6 +234,7 @@ int process_leave(struct process_room *p, const struct process_member *m,
 	if (!l)
 		return err_origin(-ENOMEM);
 	*l = (struct process_leaving){.room = p,
+				      .member = *m,
 				      .pid = m->pid,
 				      .nr = exec->nr,
 				      .empty = empty,

@@ -197,7 +197,7 @@ static bool is_here(struct process_room *p, struct wire_claim *c)
 	const struct process_entry *e = process_table_find(p->table, c->pid);
 	struct proc_stat s;
 
-	if (e && e->record.state == PROCESS_KIN)
+	if (e && (e->record.state == PROCESS_KIN || e->record.state == PROCESS_SENTINEL))
 		return false; /* whom it stands for is elsewhere */
 	if (e && e->record.state != PROCESS_AWAY && !room_is_half_made(p, c->pid)) {
 		c->place = room_self(p);

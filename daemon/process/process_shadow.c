@@ -150,7 +150,7 @@ static void on_forwarded(struct wire_call *c, enum rpc_status status, const char
 static void take_from_report(const struct shadow_report *r, struct wire_signal *ret)
 {
 	ret->signal = (int)r->info.ssi_signo;
-	ret->code = r->info.ssi_code;
+	ret->code = group_code(r->info.ssi_code);
 	ret->sender_pid = (pid_t)r->info.ssi_pid;
 	ret->sender_uid = r->info.ssi_uid;
 	ret->value = r->info.ssi_signo == SIGCHLD && r->info.ssi_code > 0
@@ -180,6 +180,34 @@ static void pass_on(struct shadow *s)
 	}
 }
 
+/* Of a sentinel.  Killed with its group, it has nothing more to tell than that. */
+static void relay(struct shadow *s)
+{
+	while (!s->killed && s->n && is_our_own(s, &s->queue[s->first])) {
+		s->sending.sequence = s->queue[s->first].sequence;
+		s->queued = true;
+		handed_on(s);
+	}
+	if (!s->killed && !s->n)
+		return;
+	s->busy = true;
+	s->queued = !s->killed;
+	s->sending = (struct wire_signal){.signal = SIGKILL, .code = SI_KERNEL, .sequence = UINT64_MAX};
+	if (!s->killed)
+		take_from_report(&s->queue[s->first], &s->sending);
+	sentinel_send(s->room, s->pid, &s->sending);
+}
+
+void shadow_handed_on(struct process_room *p, pid_t pid)
+{
+	struct shadow *s = find(p, pid);
+
+	if (!s)
+		return;
+	handed_on(s);
+	forward(s);
+}
+
 static void forward(struct shadow *s)
 {
 	struct process_room *p = s->room;
@@ -187,6 +215,10 @@ static void forward(struct shadow *s)
 
 	if (s->busy || !e)
 		return;
+	if (e->record.state == PROCESS_SENTINEL) {
+		relay(s);
+		return;
+	}
 	if (e->record.state == PROCESS_KIN) {
 		pass_on(s);
 		return;
@@ -283,7 +315,7 @@ static void on_report(struct shadow *s, struct shadow_report *r)
 		break;
 	case SHADOW_SETTLED:
 		s->settled = true;
-		leave_on_settled(s->room, s->pid, &s->alarm);
+		leave_on_settled(s->room, s->pid);
 		break;
 	case SHADOW_BECAME:
 		s->became = true;
@@ -325,7 +357,8 @@ static void on_hangup(struct shadow *s)
 		kin_hung_up(p, pid, s->stood);
 		return;
 	}
-	if (e && e->record.state == PROCESS_AWAY && !e->record.moving) {
+	if (e && ((e->record.state == PROCESS_AWAY && !e->record.moving) ||
+		  e->record.state == PROCESS_SENTINEL)) {
 		shadow_killed(p, pid);
 		return;
 	}
@@ -401,6 +434,23 @@ int shadow_connect(struct process_room *p, pid_t pid, int *ret_fd)
 	return 0;
 }
 
+int shadow_adopt(struct process_room *p, pid_t pid, int owned_fd)
+{
+	char name[64];
+	int r;
+
+	kept_name(pid, name);
+	r = space_keep(p->space, name, owned_fd);
+	if (r != 0) {
+		(void)close(owned_fd);
+		return err_fold(r);
+	}
+	r = add(p, pid, owned_fd);
+	if (r == 0)
+		find(p, pid)->stood = true;
+	return r;
+}
+
 static void resume(struct process_room *p, pid_t pid)
 {
 	const struct process_entry *e = process_table_find(p->table, pid);
@@ -417,6 +467,8 @@ static void resume(struct process_room *p, pid_t pid)
 	if (space_kept(p->space, name, &fd) != 0 || add(p, pid, fd) < 0)
 		return;
 	find(p, pid)->stood = find(p, pid)->became = room_is_shadow(p, pid);
+	if (e->record.state == PROCESS_SENTINEL)
+		sentinel_take_over(p, pid);
 	trace_seize(p, pid);
 	(void)send_command(find(p, pid), &c, NULL, 0);
 	if (e->record.state == PROCESS_ENDED)

@@ -29,6 +29,7 @@ struct delivery {
 	struct process_room *room; /* NULL: it is gone */
 	struct rpc_call *call;
 	struct wire_signal signal;
+	struct group_delivery *group; /* or NULL: to all of these instead */
 	int proc_fd, result;
 	TAILQ_ENTRY(delivery) entry;
 };
@@ -241,13 +242,13 @@ void process_carry(const struct process_room *p, struct process_member *m)
 }
 
 /* May root say who sent it, without the process's help? */
-static bool is_plain(const struct wire_signal *s)
+bool signal_is_plain(const struct wire_signal *s)
 {
 	return s->signal == 0 || s->signal == SIGKILL || s->signal == SIGSTOP ||
 	       s->signal == SIGCONT || (s->code < 0 && s->code != SI_TKILL);
 }
 
-static int send_plain(const struct wire_signal *s)
+int signal_send_plain(const struct wire_signal *s)
 {
 	siginfo_t info;
 
@@ -257,29 +258,40 @@ static int send_plain(const struct wire_signal *s)
 	return process_kernel_signal(s->pid, s->signal);
 }
 
-static int send_injected(const struct wire_signal *s, int proc_fd)
+int signal_inject(struct inject *i, const struct wire_signal *s)
 {
 	long args[6] = {s->pid, s->signal}, result = 0;
-	struct inject *i = NULL;
 	siginfo_t info;
 	int r;
 
 	fill_siginfo(s, &info);
-	r = inject_attach(&i, proc_fd, s->pid);
-	if (r != 0)
-		return r == INJECT_E_GONE ? -ESRCH : -EBUSY;
 	args[2] = (long)inject_scratch(i);
 	r = args[2] ? inject_write(i, args[2], &info, sizeof(info)) : -EFAULT;
 	if (r == 0)
 		r = inject_call(i, SYS_rt_sigqueueinfo, args, &result);
-	i = inject_detach(i);
 	return r != 0 ? -EBUSY : (int)result;
+}
+
+static int send_injected(const struct wire_signal *s, int proc_fd)
+{
+	struct inject *i = NULL;
+	int r = inject_attach(&i, proc_fd, s->pid);
+
+	if (r != 0)
+		return r == INJECT_E_GONE ? -ESRCH : -EBUSY;
+	r = signal_inject(i, s);
+	i = inject_detach(i);
+	return r;
 }
 
 static void on_work(struct env_work *w)
 {
 	struct delivery *d = container_of(w, struct delivery, work);
 
+	if (d->group) {
+		group_work(d->group);
+		return;
+	}
 	d->result = send_injected(&d->signal, d->proc_fd);
 	if (d->result < 0 && d->result != -EAGAIN)
 		d->result = process_kernel_signal(d->signal.pid, d->signal.signal);
@@ -288,6 +300,12 @@ static void on_work(struct env_work *w)
 static void next_delivery(struct process_room *p);
 static int stale(struct process_room *p, struct rpc_call *call, const struct wire_signal *s);
 
+static void free_delivery(struct delivery *d)
+{
+	group_free(d->group);
+	free(d);
+}
+
 static void on_delivered(struct env_work *w)
 {
 	struct delivery *d = container_of(w, struct delivery, work);
@@ -295,10 +313,13 @@ static void on_delivered(struct env_work *w)
 
 	if (p) {
 		TAILQ_REMOVE(&p->deliveries, d, entry);
-		answer(p, d->call, &d->signal, d->result);
+		if (d->group)
+			group_done(p, d->group, d->call);
+		else
+			answer(p, d->call, &d->signal, d->result);
 		next_delivery(p);
 	}
-	free(d);
+	free_delivery(d);
 }
 
 static void next_delivery(struct process_room *p)
@@ -308,18 +329,57 @@ static void next_delivery(struct process_room *p)
 	if (!d)
 		return;
 	/* Sent again while it waited for its turn, it has been delivered. */
-	if (stale(p, d->call, &d->signal)) {
+	if (!d->group && stale(p, d->call, &d->signal)) {
 		TAILQ_REMOVE(&p->deliveries, d, entry);
-		free(d);
+		free_delivery(d);
 		return next_delivery(p);
 	}
 	d->work = (struct env_work){.work = on_work, .done = on_delivered};
 	if (env_work(p->env, &d->work) == 0)
 		return;
 	TAILQ_REMOVE(&p->deliveries, d, entry);
-	answer(p, d->call, &d->signal, send_plain(&d->signal));
-	free(d);
+	if (d->group)
+		rpc_fail(d->call, RPC_DOWN, "out of memory");
+	else
+		answer(p, d->call, &d->signal, signal_send_plain(&d->signal));
+	free_delivery(d);
 	next_delivery(p);
+}
+
+static void enqueue(struct process_room *p, struct delivery *d)
+{
+	d->room = p;
+	TAILQ_INSERT_TAIL(&p->deliveries, d, entry);
+	if (TAILQ_FIRST(&p->deliveries) == d)
+		next_delivery(p);
+}
+
+void signal_deliver_group(struct process_room *p, struct rpc_call *call,
+			  struct group_delivery *owned_group)
+{
+	struct delivery *d = calloc(1, sizeof(*d));
+
+	if (!d) {
+		group_free(owned_group);
+		rpc_fail(call, RPC_DOWN, "out of memory");
+		return;
+	}
+	*d = (struct delivery){.call = call, .group = owned_group};
+	enqueue(p, d);
+}
+
+bool signal_is_repeated(struct process_room *p, struct rpc_call *call, const struct wire_group *g)
+{
+	struct delivery *d;
+
+	TAILQ_FOREACH (d, &p->deliveries, entry) {
+		if (!d->group || !group_is(d->group, g))
+			continue;
+		rpc_fail(d->call, RPC_TIMEOUT, "asked again");
+		d->call = call;
+		return true;
+	}
+	return false;
 }
 
 static void deliver(struct process_room *p, struct rpc_call *call,
@@ -327,22 +387,18 @@ static void deliver(struct process_room *p, struct rpc_call *call,
 {
 	struct delivery *d;
 
-	if (is_plain(s)) {
-		answer(p, call, s, send_plain(s));
+	if (signal_is_plain(s)) {
+		answer(p, call, s, signal_send_plain(s));
 		return;
 	}
 	d = calloc(1, sizeof(*d));
 	if (!d) {
-		answer(p, call, s, send_plain(s));
+		answer(p, call, s, signal_send_plain(s));
 		return;
 	}
-	*d = (struct delivery){.room = p,
-			       .call = call,
-			       .signal = *s,
-			       .proc_fd = space_proc_fd(p->space)};
-	TAILQ_INSERT_TAIL(&p->deliveries, d, entry);
-	if (TAILQ_FIRST(&p->deliveries) == d)
-		next_delivery(p);
+	*d = (struct delivery){
+		.call = call, .signal = *s, .proc_fd = space_proc_fd(p->space)};
+	enqueue(p, d);
 }
 
 static struct hold *holder_of(struct process_room *p, pid_t pid)
@@ -467,7 +523,8 @@ static bool is_busy(struct process_room *p, pid_t root)
 		if (room_below(p, h->root, root) || room_below(p, root, h->root))
 			return true;
 	TAILQ_FOREACH (d, &p->deliveries, entry) /* the door is open: milliseconds */
-		if (room_below(p, d->signal.pid, root))
+		if (d->group ? group_is_below(p, d->group, root)
+			     : room_below(p, d->signal.pid, root))
 			return true;
 	return false;
 }
@@ -554,7 +611,7 @@ void signal_fini(struct process_room *p)
 		fail_delivery(d);
 		d->room = NULL;
 		if (d != busy) /* that one is freed when its work is done */
-			free(d);
+			free_delivery(d);
 	}
 	while ((a = TAILQ_FIRST(&p->signal_asks))) {
 		TAILQ_REMOVE(&p->signal_asks, a, entry);

@@ -279,21 +279,40 @@ int wire_where(struct rpc *rpc, struct wire_call *c, node_id node, pid_t pid)
 	return call(rpc, c, node, PROCESS_WHERE, &q, call_timeout);
 }
 
+static void signal_to(const struct wire_signal *s, Ssi__Process__SignalRequest *ret)
+{
+	ssi__process__signal_request__init(ret);
+	ret->pid = s->pid;
+	ret->signal = s->signal;
+	ret->code = s->code;
+	ret->sender_pid = s->sender_pid;
+	ret->sender_uid = s->sender_uid;
+	ret->value = s->value;
+	ret->generation = s->generation;
+	ret->sequence = s->sequence;
+	ret->check = s->check;
+}
+
 int wire_signal(struct rpc *rpc, struct wire_call *c, node_id node,
 		const struct wire_signal *s)
 {
-	Ssi__Process__SignalRequest q = SSI__PROCESS__SIGNAL_REQUEST__INIT;
+	Ssi__Process__SignalRequest q;
 
-	q.pid = s->pid;
-	q.signal = s->signal;
-	q.code = s->code;
-	q.sender_pid = s->sender_pid;
-	q.sender_uid = s->sender_uid;
-	q.value = s->value;
-	q.generation = s->generation;
-	q.sequence = s->sequence;
-	q.check = s->check;
+	signal_to(s, &q);
 	return call(rpc, c, node, PROCESS_SIGNAL, &q, long_timeout);
+}
+
+int wire_group(struct rpc *rpc, struct wire_call *c, node_id node, const struct wire_group *g)
+{
+	Ssi__Process__GroupRequest q = SSI__PROCESS__GROUP_REQUEST__INIT;
+	Ssi__Process__SignalRequest s;
+
+	signal_to(&g->signal, &s);
+	q.signal = &s;
+	q.sentinel = g->sentinel;
+	q.except = (int32_t *)g->except;
+	q.n_except = g->n_except;
+	return call(rpc, c, node, PROCESS_GROUP, &q, long_timeout);
 }
 
 int wire_wait(struct rpc *rpc, struct wire_call *c, node_id node, pid_t app)
@@ -475,23 +494,45 @@ RPC_HANDLER(on_where, struct process_room, Ssi__Process__WhereRequest)
 		room_on_where(self, call, req->pid);
 }
 
+/* False: the call is answered. */
+static bool signal_from(struct rpc_call *call, const Ssi__Process__SignalRequest *req,
+			struct wire_signal *ret)
+{
+	if (!pid_ok(req->pid) || req->signal < 0 || req->signal > 64) {
+		rpc_fail(call, RPC_USAGE, "no such process or signal: %d, %d", req->pid,
+			 req->signal);
+		return false;
+	}
+	*ret = (struct wire_signal){.pid = req->pid,
+				    .signal = req->signal,
+				    .code = req->code,
+				    .sender_pid = req->sender_pid,
+				    .sender_uid = req->sender_uid,
+				    .value = req->value,
+				    .generation = req->generation,
+				    .sequence = req->sequence,
+				    .check = req->check};
+	return true;
+}
+
 RPC_HANDLER(on_signal, struct process_room, Ssi__Process__SignalRequest)
 {
-	struct wire_signal s = {.pid = req->pid,
-				.signal = req->signal,
-				.code = req->code,
-				.sender_pid = req->sender_pid,
-				.sender_uid = req->sender_uid,
-				.value = req->value,
-				.generation = req->generation,
-				.sequence = req->sequence,
-				.check = req->check};
+	struct wire_signal s;
 
-	if (!pid_ok(s.pid) || s.signal < 0 || s.signal > 64)
-		rpc_fail(call, RPC_USAGE, "no such process or signal: %d, %d", s.pid,
-			 s.signal);
-	else
+	if (signal_from(call, req, &s))
 		signal_on_call(self, call, &s);
+}
+
+RPC_HANDLER(on_group, struct process_room, Ssi__Process__GroupRequest)
+{
+	struct wire_group g = {.sentinel = req->sentinel,
+			       .except = req->except,
+			       .n_except = req->n_except};
+
+	if (!req->signal || !pid_ok(req->sentinel))
+		rpc_fail(call, RPC_USAGE, "no signal to a group");
+	else if (signal_from(call, req->signal, &g.signal))
+		group_on_call(self, call, &g);
 }
 
 RPC_HANDLER(on_wait, struct process_room, Ssi__Process__WaitRequest)
@@ -614,5 +655,7 @@ const struct rpc_method process_methods[] = {
 		   ssi__process__claim_reply__descriptor),
 	RPC_METHOD(PROCESS_SEEK, on_seek, ssi__process__claim_request__descriptor,
 		   ssi__process__claim_reply__descriptor),
+	RPC_METHOD(PROCESS_GROUP, on_group, ssi__process__group_request__descriptor,
+		   ssi__process__empty__descriptor),
 	{0},
 };

@@ -18,6 +18,7 @@ enum process_method {
 	PROCESS_SINCE = RPC_ROOM_PROCESS << 8 | 9,
 	PROCESS_CLAIM = RPC_ROOM_PROCESS << 8 | 10,
 	PROCESS_SEEK = RPC_ROOM_PROCESS << 8 | 11,
+	PROCESS_GROUP = RPC_ROOM_PROCESS << 8 | 12,
 };
 
 extern const struct rpc_method process_methods[];
@@ -44,6 +45,14 @@ struct wire_signal {
 	uint32_t generation;
 	uint64_t sequence; /* 0: from a caller, not from a shadow */
 	bool check;	   /* the sender's right */
+};
+
+/* To a group, from a sentinel of it. */
+struct wire_group {
+	struct wire_signal signal; /* pid: of the group; signal 0: only asked */
+	pid_t sentinel;
+	const pid_t *except;
+	size_t n_except;
 };
 
 enum wire_change_what { WIRE_ENDED = 0, WIRE_STOPPED = 1, WIRE_WENT_ON = 2 };
@@ -105,6 +114,7 @@ int wire_claim(struct rpc *rpc, struct wire_call *c, node_id node,
 	       const struct wire_claim *claims, size_t n);
 int wire_seek(struct rpc *rpc, struct wire_call *c, node_id node,
 	      const struct wire_claim *sought, size_t n);
+int wire_group(struct rpc *rpc, struct wire_call *c, node_id node, const struct wire_group *g);
 void wire_cancel(struct wire_call *c);
 
 /* Answers of the handlers, which are in process_internal.h. */

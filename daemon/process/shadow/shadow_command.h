@@ -24,6 +24,7 @@ static inline bool shadow_command_ok(const struct shadow_command *c, size_t len)
 	case SHADOW_RESUME:
 	case SHADOW_BECOME:
 	case SHADOW_EXIT:
+	case SHADOW_SENTINEL:
 		return true;
 	}
 	return false;

@@ -41,6 +41,8 @@ enum shadow_verb {
 			    4, ... */
 	SHADOW_FORK = 9, /* a child shadow with PID value; descriptor: its socket */
 	SHADOW_REAP = 10, /* the kept child with PID value: how it ended is known */
+	SHADOW_SENTINEL = 11, /* a shadow of nobody in the same group, a child of ssi-init,
+				 that counts from `sequence`; descriptor: its socket */
 };
 
 #define SHADOW_SETSID (1u << 0)
@@ -60,8 +62,8 @@ struct shadow_command {
 #define SHADOW_COMMAND_HEAD __builtin_offsetof(struct shadow_command, data)
 
 enum shadow_kind {
-	SHADOW_HELLO = 1,   /* value: 1: it can become root; info: what ITIMER_REAL had, stopped
-			     * now: utime to go, stime between, in us */
+	SHADOW_HELLO = 1,   /* value: 1: it can become root; info: its pid; what ITIMER_REAL
+			     * had, stopped now: utime to go, stime between, in us */
 	SHADOW_SIGNAL = 2,  /* sequence, info */
 	SHADOW_FORKED = 3,  /* value: -errno; the child says HELLO */
 	SHADOW_REFUSED = 4, /* value: -errno of an EXEC, BECOME or STOP */

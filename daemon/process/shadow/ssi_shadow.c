@@ -292,6 +292,7 @@ static void hello(long can_rise, const struct itimerval *timer)
 {
 	struct shadow_report r = {.kind = SHADOW_HELLO, .value = can_rise};
 
+	r.info.ssi_pid = (uint32_t)sys(SYS_getpid);
 	r.info.ssi_utime = timer->it_value.tv_sec * 1000000ull + timer->it_value.tv_usec;
 	r.info.ssi_stime =
 		timer->it_interval.tv_sec * 1000000ull + timer->it_interval.tv_usec;
@@ -332,7 +333,48 @@ static long exec_as_root(struct shadow_command *c)
 	return r;
 }
 
-/* The child goes on in this loop, with a journal and a socket of its own. */
+/* A child goes on in this loop, with a journal and a socket of its own. */
+static void begin_as_child(uint64_t sequence)
+{
+	const struct itimerval none = {0};
+
+	n_kept = 0;
+	(void)sys(SYS_dup3, given[0], SHADOW_FD, 0);
+	sock = SHADOW_FD;
+	/* Its parent's, which end with that one. */
+	(void)sys(SYS_close_range, 0, sock - 1, 0);
+	(void)sys(SYS_close_range, sock + 1, ~0u, 0);
+	n_given = 0;
+	memset(&journal, 0, sizeof(journal));
+	journal.sequence = sequence;
+	open_signals();
+	hello(1, &none);
+}
+
+/* Whose parent has gone at once: for the kernel no relative of anybody, so that it neither
+ * makes a group an orphaned one nor keeps it from that. */
+static long fork_sentinel(uint64_t sequence)
+{
+	struct clone_args args = {0}; /* no signal tells of its end */
+	int status = 0;
+	long r;
+
+	if (n_given != 1 || !is_ours(given[0]))
+		return -EINVAL;
+	r = sys(SYS_clone3, &args, sizeof(args));
+	if (r > 0) {
+		(void)sys(SYS_wait4, r, &status, __WALL, 0);
+		return status ? -EAGAIN : 0;
+	}
+	if (r < 0)
+		return r;
+	r = sys(SYS_clone3, &args, sizeof(args));
+	if (r != 0)
+		leave(r < 0);
+	begin_as_child(sequence);
+	return 0;
+}
+
 static long fork_shadow(pid_t pid, int keep)
 {
 	struct clone_args args = {
@@ -352,14 +394,7 @@ static long fork_shadow(pid_t pid, int keep)
 		kept[n_kept++] = pid;
 	if (r != 0)
 		return r;
-	n_kept = 0;
-	(void)sys(SYS_dup3, given[0], SHADOW_FD, 0);
-	sock = SHADOW_FD;
-	(void)sys(SYS_close_range, sock + 1, ~0u, 0);
-	n_given = 0;
-	memset(&journal, 0, sizeof(journal));
-	open_signals();
-	tell_value(SHADOW_HELLO, 1);
+	begin_as_child(0);
 	return 0;
 }
 
@@ -394,6 +429,11 @@ static void obey(struct shadow_command *c)
 		break;
 	case SHADOW_FORK:
 		r = fork_shadow(c->value, c->flags & SHADOW_KEEP);
+		if (r < 0)
+			tell_value(SHADOW_FORKED, r);
+		break;
+	case SHADOW_SENTINEL:
+		r = fork_sentinel(c->sequence);
 		if (r < 0)
 			tell_value(SHADOW_FORKED, r);
 		break;

@@ -17,7 +17,11 @@ static Ssi__Process__ChangedRequest changed;
 static size_t n_changed;
 static int signalled, signalled_pid;
 static size_t n_signalled;
-static enum rpc_status changed_answer, where_answer;
+/* And what was sent to groups. */
+static Ssi__Process__SignalRequest told;
+static size_t n_told;
+static int told_except;
+static enum rpc_status changed_answer, where_answer, group_answer;
 
 static enum rpc_status on_remote(uint16_t method, const ProtobufCMessage *request)
 {
@@ -31,6 +35,16 @@ static enum rpc_status on_remote(uint16_t method, const ProtobufCMessage *reques
 		changed = *(const Ssi__Process__ChangedRequest *)(const void *)request;
 		n_changed++;
 		return changed_answer;
+	}
+	if (method == PROCESS_GROUP) {
+		const Ssi__Process__GroupRequest *q = (const void *)request;
+
+		if (q->signal->signal == 0)
+			return RPC_NOT_FOUND;
+		n_told++;
+		told = *q->signal;
+		told_except = q->n_except == 1 ? q->except[0] : 0;
+		return group_answer;
 	}
 	if (method == PROCESS_SIGNAL) {
 		const Ssi__Process__SignalRequest *q = (const void *)request;
@@ -50,8 +64,9 @@ static int setup(void **state)
 {
 	n_changed = 0;
 	signalled = 0;
-	n_signalled = 0;
+	n_signalled = n_told = 0;
 	changed_answer = where_answer = RPC_OK;
+	group_answer = RPC_OK;
 	remote = on_remote;
 	there_first = 3000000;
 	there_up = true;
@@ -71,11 +86,13 @@ static int teardown(void **state)
 {
 	struct process_record d;
 
-	changed_answer = RPC_OK;
+	changed_answer = group_answer = RPC_OK;
 	(void)kill(COMER, SIGKILL);
 	wait_until(is_gone(COMER) && process_record(room, COMER, &d) == PROCESS_E_ABSENT);
 	where_answer = RPC_NOT_FOUND;
 	wait_until(is_gone(PARENT) && is_gone(LEADER));
+	/* Nor a sentinel. */
+	wait_until(kill(-LEADER, 0) < 0 && kill(-COMER, 0) < 0);
 	process_fixture_close();
 	return 0;
 }
@@ -149,6 +166,7 @@ static void its_end_is_told_as_it_was(void **state)
 	changed_answer = RPC_OK;
 	wait_until(is_gone(COMER));
 	assert_int_equal(process_record(room, COMER, &d), PROCESS_E_ABSENT);
+	wait_until(kill(-COMER, 0) < 0);
 	/* The next one finds its kin standing, and is dead when it comes. */
 	n_changed = 0;
 	come("/usr/bin/yes", "yes", &s);
@@ -299,6 +317,99 @@ static void kin_do_not_stop_for_long(void **state)
 	wait_until(signalled == SIGUSR1);
 	assert_int_equal(n_signalled, 2);
 	trace_shadows = false;
+}
+
+static void what_its_group_is_sent_others_are_told(void **state)
+{
+	uint64_t sequence;
+	struct proc_stat s = {0};
+
+	come("/usr/bin/yes", "yes", &s);
+	process_come_commit(room, COMER);
+	assert_int_equal(kill(-COMER, SIGWINCH), 0);
+	wait_until(n_told == 1);
+	assert_int_equal(told.pid, COMER);
+	assert_int_equal(told.signal, SIGWINCH);
+	assert_int_equal(told.code, SI_USER);
+	assert_int_equal(told.sender_pid, getpid());
+	assert_int_equal(told_except, COMER); /* which had it */
+	/* To one of them only. */
+	assert_int_equal(kill(COMER, SIGWINCH), 0);
+	turn_for(200 * NSEC_PER_MSEC);
+	assert_int_equal(n_told, 1);
+	/* Until it is answered, under one number, and the next comes after it. */
+	sequence = told.sequence;
+	group_answer = RPC_DOWN;
+	assert_int_equal(kill(-COMER, SIGURG), 0);
+	wait_until(n_told >= 3);
+	assert_int_equal(kill(-COMER, SIGWINCH), 0);
+	turn_for(300 * NSEC_PER_MSEC);
+	assert_int_equal(told.signal, SIGURG);
+	assert_true(told.sequence == sequence + 1);
+	process_fixture_close();
+	n_told = 0;
+	process_fixture_open();
+	wait_until(n_told >= 2);
+	assert_int_equal(told.signal, SIGURG);
+	assert_true(told.sequence == sequence + 1);
+	group_answer = RPC_NOT_FOUND;
+	wait_until(told.signal == SIGWINCH);
+	assert_true(told.sequence == sequence + 2);
+}
+
+static void a_stop_is_told_and_does_not_stop_the_sentinel(void **state)
+{
+	struct proc_stat s = {0};
+
+	trace_shadows = true;
+	process_fixture_close();
+	process_fixture_open();
+	come("/usr/bin/yes", "yes", &s);
+	process_come_commit(room, COMER);
+	turn_for(200 * NSEC_PER_MSEC);
+	assert_int_equal(kill(-COMER, SIGSTOP), 0);
+	wait_until(n_told == 1);
+	assert_int_equal(told.signal, SIGSTOP);
+	assert_int_equal(kill(-COMER, SIGUSR2), 0); /* which waits for SIGCONT in the comer only */
+	wait_until(n_told == 2);
+	assert_int_equal(told.signal, SIGUSR2);
+	trace_shadows = false;
+}
+
+static void killed_with_its_group_it_tells_that(void **state)
+{
+	struct proc_stat s = {0};
+
+	come("/usr/bin/yes", "yes", &s);
+	process_come_commit(room, COMER);
+	turn_for(200 * NSEC_PER_MSEC);
+	group_answer = RPC_DOWN;
+	assert_int_equal(kill(-COMER, SIGKILL), 0);
+	wait_until(n_told > 0);
+	assert_int_equal(told.signal, SIGKILL);
+	process_fixture_close();
+	n_told = 0;
+	process_fixture_open();
+	wait_until(n_told > 0);
+	assert_int_equal(told.signal, SIGKILL);
+	assert_int_equal(told.pid, COMER);
+	group_answer = RPC_OK;
+	wait_until(kill(-COMER, 0) < 0);
+}
+
+static void it_ends_with_its_group(void **state)
+{
+	struct proc_stat s = {0};
+
+	come("/usr/bin/yes", "yes", &s);
+	process_come_commit(room, COMER);
+	turn_for(1500 * NSEC_PER_MSEC); /* it is looked at */
+	assert_int_equal(kill(-COMER, 0), 0);
+	assert_int_equal(kill(COMER, SIGKILL), 0);
+	wait_until(kill(-COMER, 0) < 0);
+	assert_true(!is_gone(LEADER));
+	assert_int_equal(kill(-LEADER, 0), 0);
+	assert_int_equal(n_told, 0);
 }
 
 static void kin_end_with_whom_they_stand_for(void **state)
@@ -457,6 +568,13 @@ static int tests(void)
 		cmocka_unit_test_setup_teardown(a_signal_waits_for_the_home_that_is_not_there,
 						setup, teardown),
 		cmocka_unit_test_setup_teardown(kin_do_not_stop_for_long, setup, teardown),
+		cmocka_unit_test_setup_teardown(what_its_group_is_sent_others_are_told, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(a_stop_is_told_and_does_not_stop_the_sentinel,
+						setup, teardown),
+		cmocka_unit_test_setup_teardown(killed_with_its_group_it_tells_that, setup,
+						teardown),
+		cmocka_unit_test_setup_teardown(it_ends_with_its_group, setup, teardown),
 		cmocka_unit_test_setup_teardown(kin_end_with_whom_they_stand_for, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(a_successor_of_ssid_is_told_as_well, setup,
