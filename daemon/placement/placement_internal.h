@@ -7,7 +7,6 @@
 #include <uthash.h>
 
 enum {
-	PLACEMENT_PID_MIN = 300, /* below are services */
 	PLACEMENT_GIVEN_MAX = 12, /* pipes; of SHADOW_FDS_MAX */
 	PLACEMENT_DESCRIPTORS_MAX = 48,
 	PLACEMENT_NUMBER_MAX = 255, /* of a descriptor */

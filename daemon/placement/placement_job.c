@@ -93,7 +93,7 @@ bool job_covers(struct placement *p, pid_t pid)
 
 	if (j && j->stays && look(p, j))
 		return true;
-	for (int i = 0; pid >= PLACEMENT_PID_MIN && i < ANCESTORS_MAX; i++) {
+	for (int i = 0; pid >= SPACE_PID_MIN && i < ANCESTORS_MAX; i++) {
 		if (proc_stat_read(space_proc_fd(p->n.space), pid, &s) < 0)
 			return false;
 		j = find(p, pid);

@@ -367,12 +367,12 @@ static int look_at_family(struct look *k)
 	r = read_family(k, l->call.pid, m);
 	if (r < 0)
 		return r;
-	if (m->ppid < PLACEMENT_PID_MIN)
+	if (m->ppid < SPACE_PID_MIN)
 		return stays(l, "its parent has ended");
 	r = read_family(k, m->ppid, parent);
 	if (r < 0)
 		return r;
-	if (parent->sid < PLACEMENT_PID_MIN || parent->pgid < PLACEMENT_PID_MIN ||
+	if (parent->sid < SPACE_PID_MIN || parent->pgid < SPACE_PID_MIN ||
 	    (m->sid != parent->sid && m->sid != m->pid))
 		return stays(l, "its session is another one's");
 	return 0;
@@ -520,7 +520,7 @@ static pid_t find_other(struct look *k, int number, const char *link,
 		size_t n_fds = 0;
 		char path[64], other[4096];
 
-		if (pids[i] < PLACEMENT_PID_MIN || pids[i] == pid)
+		if (pids[i] < SPACE_PID_MIN || pids[i] == pid)
 			continue;
 		(void)snprintf(path, sizeof(path), "%d/fd", pids[i]);
 		if (proc_numbers(k->l->proc_fd, path, DESCRIPTORS_READ_MAX, &fds, &n_fds) < 0)

@@ -23,10 +23,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
-enum {
-	SERVICE_PIDS = 300, /* below: ssi-init and services, no application */
-	ANCESTORS_MAX = 4096,
-};
+enum { ANCESTORS_MAX = 4096 };
 
 static const nsec_t sweep_every = 5 * NSEC_PER_SEC;
 static const nsec_t known_after_end = 600 * NSEC_PER_SEC;
@@ -61,7 +58,7 @@ int room_real(struct process_room *p, pid_t pid, struct proc_stat *ret)
 {
 	struct proc_stat s;
 
-	if (pid < SERVICE_PIDS ||
+	if (pid < SPACE_PID_MIN ||
 	    proc_stat_read(space_proc_fd(p->space), pid, &s) < 0 || s.state == 'Z' ||
 	    s.state == 'X' || room_is_shadow(p, pid))
 		return PROCESS_E_ABSENT;
@@ -89,7 +86,7 @@ bool room_below(struct process_room *p, pid_t pid, pid_t ancestor)
 {
 	struct proc_stat s;
 
-	for (int i = 0; pid >= SERVICE_PIDS && i < ANCESTORS_MAX; i++) {
+	for (int i = 0; pid >= SPACE_PID_MIN && i < ANCESTORS_MAX; i++) {
 		if (pid == ancestor)
 			return true;
 		if (proc_stat_read(space_proc_fd(p->space), pid, &s) < 0)
@@ -112,7 +109,7 @@ static const struct process_entry *find_family(struct process_room *p, const str
 		if (e)
 			return e;
 		*ret_last = up.pid;
-		if (up.ppid < SERVICE_PIDS ||
+		if (up.ppid < SPACE_PID_MIN ||
 		    proc_stat_read(space_proc_fd(p->space), up.ppid, &up) < 0)
 			break;
 	}

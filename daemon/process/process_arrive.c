@@ -165,7 +165,7 @@ bool process_arrive_in_place(struct process_room *p, pid_t root)
 	struct proc_stat s;
 
 	return gives_way(p, root) && room_is_shadow(p, root) &&
-	       proc_stat_read(space_proc_fd(p->space), root, &s) == 0 && s.ppid >= 300;
+	       proc_stat_read(space_proc_fd(p->space), root, &s) == 0 && s.ppid >= SPACE_PID_MIN;
 }
 
 int process_arrive_begin(struct process_room *p, const struct process_member *members,
@@ -449,7 +449,7 @@ int process_arrive_adopt(struct process_room *p, const struct process_member *me
 		a->of[i].member = members[i];
 	a->in_place =
 		proc_stat_read(space_proc_fd(p->space), members[0].pid, &s) == 0 &&
-		s.ppid >= 300;
+		s.ppid >= SPACE_PID_MIN;
 	process_arrive_end(a, true);
 	return 0;
 }

@@ -431,7 +431,7 @@ static void settle(struct process_departure *d, struct leaving *l)
 	if (l->guest || l->newer || !found || found->record.state != PROCESS_AWAY)
 		return;
 	orphan = l->result == FAILED &&
-		 (proc_stat_read(d->proc_fd, l->member.pid, &s) < 0 || s.ppid < 300);
+		 (proc_stat_read(d->proc_fd, l->member.pid, &s) < 0 || s.ppid < SPACE_PID_MIN);
 	if (orphan) {
 		shadow_drop(p, l->member.pid);
 		(void)space_reap(p->space, l->member.pid);

@@ -27,7 +27,6 @@
 #include <sys/mman.h>
 
 enum {
-	SERVICE_PIDS = 300,
 	HEARD_MAX = 256,
 	RELAYED =
 		-0x1000, /* si_code of what is queued to a shadow, less the true one */
@@ -165,7 +164,7 @@ static int add(struct group_delivery *d, pid_t pid)
 
 static bool is_member(int proc_fd, pid_t pid, pid_t group, struct proc_stat *ret)
 {
-	return pid >= SERVICE_PIDS && proc_stat_read(proc_fd, pid, ret) == 0 &&
+	return pid >= SPACE_PID_MIN && proc_stat_read(proc_fd, pid, ret) == 0 &&
 	       ret->pgid == group && ret->state != 'Z' && ret->state != 'X';
 }
 

@@ -35,7 +35,7 @@ static void describe(struct list *l, const struct proc_stat *s,
 	long tick = sysconf(_SC_CLK_TCK), page = sysconf(_SC_PAGESIZE);
 
 	*i = (struct process_info){.pid = s->pid,
-				   .ppid = s->ppid < 300 ? 1 : s->ppid,
+				   .ppid = s->ppid < SPACE_PID_MIN ? 1 : s->ppid,
 				   .pgid = s->pgid,
 				   .sid = s->sid,
 				   .app = room_app(l->room, s),

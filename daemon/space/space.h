@@ -87,6 +87,8 @@ int space_kill(struct space *s);
 int space_root_fd(const struct space *s); /* O_PATH of the space's /; openat2(RESOLVE_IN_ROOT) */
 int space_proc_fd(const struct space *s); /* of its /proc, this very pid namespace */
 
+enum { SPACE_PID_MIN = 300 }; /* of programs; below are ssi-init and services */
+
 enum {
 	SPACE_SPAWN_TRACK = 1u << 0,   /* keep its exit status until space_reap() */
 	SPACE_SPAWN_SERVICE = 1u << 1, /* a PID from 2..299, not one of the lease */
