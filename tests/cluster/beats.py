@@ -66,6 +66,18 @@ class Beats(lab.Tests):
             self.assertRegex(r.err.decode(), r"^ssi-[a-z]+: .{10,}\n$")
         return r
 
+    def nothing_is_left(self):
+        """No process of an application, no shadow and no sentinel, on any node."""
+        def left():
+            found = [f"{p}" for p in self.lab.processes().values()]
+            for node in self.lab.nodes:
+                text = self.lab.run(node, "sh", "-c",
+                                    "find /proc -maxdepth 2 -name exe -lname '*/ssi-s[hp]*' 2>/dev/null",
+                                    user="root").text
+                found += [f"{node} {line}" for line in text.split()]
+            return found
+        until(lambda: not left(), 20, left)
+
     def end(self, running, pid):
         """The tool learns of the end, whichever way the process went."""
         node = self.lab.where(pid)

@@ -70,18 +70,6 @@ class Groups(Beats):
             self.lab.run("n1", "sleep", "0.1")
         self.assertEqual(self.text(), last, last[since:])
 
-    def nothing_is_left(self):
-        """No process of an application, no shadow and no sentinel, on any node."""
-        def left():
-            found = [f"{p}" for p in self.lab.processes().values()]
-            for node in self.lab.nodes:
-                text = self.lab.run(node, "sh", "-c",
-                                    "find /proc -maxdepth 2 -name exe -lname '*/ssi-s[hp]*' 2>/dev/null",
-                                    user="root").text
-                found += [f"{node} {line}" for line in text.split()]
-            return found
-        until(lambda: not left(), 20, left)
-
     def signal_from_everywhere(self, running, members, nodes):
         group = running.app()
         for node in nodes:

@@ -23,18 +23,6 @@ class Spread(Beats):
     def spread(self, *command, node="n1", cwd="/shared/work", **more):
         return self.lab.run(node, "ssi-run", "--spread", *command, cwd=cwd, **more)
 
-    def nothing_is_left(self):
-        """No process of an application, and no shadow, on any node."""
-        def left():
-            found = [f"{p}" for p in self.lab.processes().values()]
-            for node in self.lab.nodes:
-                text = self.lab.run(node, "sh", "-c",
-                                    "find /proc -maxdepth 2 -name exe -lname '*/ssi-s[hp]*' 2>/dev/null",
-                                    user="root").text
-                found += [f"{node} {line}" for line in text.split()]
-            return found
-        until(lambda: not left(), 20, left)
-
     def check_jobs(self, r):
         """Each of the jobs has run once; where they ran."""
         self.assertEqual((r.status, r.err), (0, b""), r)
