@@ -101,6 +101,14 @@ static void on_again(struct env_timer *t)
 		begin(l);
 }
 
+static void tell(struct leaving *l, const struct placement_end *end, rpc_done_cb done)
+{
+	struct placement *p = l->placement;
+
+	if (placement_wire_end(p, l->node, l->pid, l->generation, end, done, l, &l->request) < 0)
+		(void)env_arm(p->n.env, &l->again, again_after);
+}
+
 static void on_begun(void *owner, const struct rpc_result *result)
 {
 	struct leaving *l = owner;
@@ -124,12 +132,9 @@ static void on_begun(void *owner, const struct rpc_result *result)
 static void begin(struct leaving *l)
 {
 	const struct placement_end end = { .begin = true, .alarm = l->alarm };
-	struct placement *p = l->placement;
 
 	l->state = BEGINNING;
-	if (placement_wire_end(p, l->node, l->pid, l->generation, &end, on_begun, l,
-			       &l->request) < 0)
-		(void)env_arm(p->n.env, &l->again, again_after);
+	tell(l, &end, on_begun);
 }
 
 /* -- DRAINING -- */
@@ -156,12 +161,9 @@ static void on_committed(void *owner, const struct rpc_result *result)
 static void drain(struct leaving *l)
 {
 	const struct placement_end end = { .begin = true, .wait = true };
-	struct placement *p = l->placement;
 
 	l->state = DRAINING;
-	if (placement_wire_end(p, l->node, l->pid, l->generation, &end, on_committed, l,
-			       &l->request) < 0)
-		(void)env_arm(p->n.env, &l->again, again_after);
+	tell(l, &end, on_committed);
 }
 
 /* -- LEAVING -- */

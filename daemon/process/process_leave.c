@@ -27,7 +27,6 @@ struct process_leaving {
 	struct process_room *room; /* NULL: it is gone */
 	struct space_group *shadows;
 	struct process_member member;
-	pid_t pid;
 	long nr;
 	uint64_t empty, argv;		 /* in its memory */
 	int socket_there, program_there; /* its descriptors */
@@ -62,7 +61,7 @@ static void end(struct process_leaving *l, bool has_left, const struct process_a
 {
 	LIST_REMOVE(l, entry);
 	env_disarm(l->room->env, &l->late);
-	l->done(l->owner, has_left, alarm, has_left && shadow_waits(l->room, l->pid));
+	l->done(l->owner, has_left, alarm, has_left && shadow_waits(l->room, l->member.pid));
 	leaving_free(l);
 }
 
@@ -93,7 +92,7 @@ static void close_socket(struct process_leaving *l)
 	long args[6] = {l->socket_there}, ignored;
 	struct inject *i;
 
-	if (inject_attach(&i, l->proc_fd, l->pid) != 0)
+	if (inject_attach(&i, l->proc_fd, l->member.pid) != 0)
 		return;
 	(void)inject_call(i, SYS_close, args, &ignored);
 	(void)inject_detach(i);
@@ -103,10 +102,10 @@ static void on_work(struct env_work *w)
 {
 	struct process_leaving *l = container_of(w, struct process_leaving, work);
 
-	l->result = inject_become(l->proc_fd, l->pid, l->nr, l->program_there, l->empty,
+	l->result = inject_become(l->proc_fd, l->member.pid, l->nr, l->program_there, l->empty,
 				  l->argv);
 	if (l->result == 0)
-		(void)space_group_take(l->shadows, l->pid);
+		(void)space_group_take(l->shadows, l->member.pid);
 	else
 		close_socket(l);
 }
@@ -123,7 +122,7 @@ static void on_late(struct env_timer *t)
  * that here gets there. */
 static bool may_end(const struct process_leaving *l, struct process_alarm *ret)
 {
-	return shadow_has_settled(l->room, l->pid, ret) &&
+	return shadow_has_settled(l->room, l->member.pid, ret) &&
 	       !sentinel_is_awaited(l->room, l->member.pgid);
 }
 
@@ -137,16 +136,16 @@ static void on_worked(struct env_work *w)
 		return;
 	}
 	/* Who shares its descriptors may have put another program there. */
-	if (l->result == 0 && !room_is_shadow(l->room, l->pid)) {
-		(void)process_kernel_signal(l->pid, SIGKILL);
+	if (l->result == 0 && !room_is_shadow(l->room, l->member.pid)) {
+		(void)process_kernel_signal(l->member.pid, SIGKILL);
 		l->result = -EPROTO;
 	}
 	if (l->result != 0) {
-		stays(l->room, l->pid);
+		stays(l->room, l->member.pid);
 		end(l, false, NULL);
 		return;
 	}
-	left(l->room, l->pid);
+	left(l->room, l->member.pid);
 	sentinel_stand(l->room, &l->member);
 	if (may_end(l, &alarm))
 		end(l, true, &alarm);
@@ -167,7 +166,7 @@ void leave_on_settled(struct process_room *p, pid_t pid)
 	struct process_leaving *l;
 
 	LIST_FOREACH (l, &p->leavings, entry)
-		if (l->pid == pid)
+		if (l->member.pid == pid)
 			return look_at_end(l);
 }
 
@@ -192,7 +191,7 @@ static int give(struct process_leaving *l, uint64_t exec)
 	program = openat(space_root_fd(p->space), p->shadow_path + 1, O_RDONLY | O_CLOEXEC);
 	if (program < 0)
 		return err_origin(-errno);
-	r = shadow_connect(p, l->pid, &socket);
+	r = shadow_connect(p, l->member.pid, &socket);
 	if (r == 0)
 		r = space_exec_give(p->space, exec, program, true, &l->program_there);
 	if (r == 0)
@@ -235,7 +234,6 @@ int process_leave(struct process_room *p, const struct process_member *m,
 		return err_origin(-ENOMEM);
 	*l = (struct process_leaving){.room = p,
 				      .member = *m,
-				      .pid = m->pid,
 				      .nr = exec->nr,
 				      .empty = empty,
 				      .argv = argv,

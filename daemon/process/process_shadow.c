@@ -39,7 +39,7 @@ struct shadow {
 	bool killed, told_stop;
 	bool stood; /* it has said that it is there */
 	bool settled; /* and what was pending then */
-	bool became;
+	bool became;  /* it has the rights and family that it was told to have */
 	struct process_alarm alarm;
 	uint64_t
 		base; /* of its numbers: a program that was executed anew begins at 1 */

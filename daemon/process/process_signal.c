@@ -41,6 +41,7 @@ struct signal_ask {
 	struct env_timer again;
 	struct wire_signal signal;
 	unsigned n_asked;
+	bool sent_on; /* nobody waits for it, nor could send it again */
 	void (*done)(void *owner, enum rpc_status status, const char *text);
 	void *owner;
 	TAILQ_ENTRY(signal_ask) entry;
@@ -61,12 +62,9 @@ static void finish_ask(struct signal_ask *a, enum rpc_status status, const char 
 	free(a);
 }
 
-static void on_sent_on(void *owner, enum rpc_status status, const char *text);
-
 static void ask_later(struct signal_ask *a, enum rpc_status status, const char *text)
 {
-	/* Nobody waits for what is sent on, nor could send it again. */
-	if (++a->n_asked > (a->done == on_sent_on ? SENT_ON_ASKS_MAX : ASKS_MAX) ||
+	if (++a->n_asked > (a->sent_on ? SENT_ON_ASKS_MAX : ASKS_MAX) ||
 	    env_arm(a->room->env, &a->again, ask_again_after) < 0)
 		finish_ask(a, status, text);
 }
@@ -86,7 +84,7 @@ static void on_signalled(struct wire_call *c, enum rpc_status status, const char
 static void send_to(struct signal_ask *a, enum rpc_status status, const char *text,
 		    const struct wire_answer *answer)
 {
-	if (a->done == on_sent_on &&
+	if (a->sent_on &&
 	    (status == RPC_DOWN || status == RPC_TIMEOUT || status == RPC_STALE)) {
 		ask_later(a, status, text);
 		return;
@@ -180,7 +178,7 @@ void signal_forward(struct process_room *p, const struct wire_signal *s)
 	if (!a)
 		return;
 	*a = (struct signal_ask){
-		.room = p, .again.cb = on_ask_again, .done = on_sent_on, .signal = *s};
+		.room = p, .again.cb = on_ask_again, .sent_on = true, .done = on_sent_on, .signal = *s};
 	if (ask(a) < 0) {
 		free(a);
 		return;
