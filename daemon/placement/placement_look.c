@@ -535,17 +535,23 @@ static pid_t find_other(struct look *k, int number, const char *link,
 	return 0;
 }
 
+static bool is_running(struct look *k, pid_t pid)
+{
+	struct proc_stat s;
+
+	return proc_stat_read(k->l->proc_fd, pid, &s) == 0 && s.state == 'R';
+}
+
 /* What is read ahead of a pipe may be another's.  A shell that starts a pipeline closes its own
- * end only after its fork: a moment is given to it. */
+ * end only after its fork: a moment is given to it, unless it waits already, for this one say. */
 static pid_t find_other_reader(struct look *k, int number, const char *link)
 {
-	pid_t other = 0;
+	pid_t other = find_other(k, number, link, can_be_read);
 
-	for (unsigned us = 1000; us <= 16000; us *= 2) {
-		other = find_other(k, number, link, can_be_read);
-		if (other != k->l->member.ppid)
-			break;
+	for (unsigned us = 1000; us <= 16000 && other == k->l->member.ppid && is_running(k, other);
+	     us *= 2) {
 		(void)usleep(us);
+		other = find_other(k, number, link, can_be_read);
 	}
 	return other;
 }
