@@ -6,7 +6,8 @@
  *
  * Failure modes: no answer -> the voters of the newest view in turn, by their ids
  * (at the start that is the view that the predecessor knew), and without a view the one
- * that this node joined by.
+ * that this node joined by; who had a vote in that view has none any more, and knows no leader
+ * -> after all voters one of the other members, each time the next one.
  */
 #include "membership_internal.h"
 
@@ -17,23 +18,34 @@ node_id membership_find_target(const struct membership *m)
 	return leader != NODE_NONE ? leader : m->target;
 }
 
-/* The first voter above @id, NODE_NONE: there is none. */
-static node_id next_voter(const struct membership_view *view, node_id id)
+/* The first above @id that votes, or does not, and is not this node; NODE_NONE: there is none. */
+static node_id next_node(const struct membership *m, node_id id, bool voter)
 {
+	const struct membership_view *view = m->map->view;
+
 	for (size_t i = 0; i < view->n_nodes; i++)
-		if (view->nodes[i].id > id && view->nodes[i].voter)
+		if (view->nodes[i].id > id && view->nodes[i].voter == voter &&
+		    (voter || view->nodes[i].id != rpc_self(m->rpc)))
 			return view->nodes[i].id;
 	return NODE_NONE;
 }
 
-void membership_find_failed(struct membership *m)
+static node_id next_in_turn(struct membership *m)
 {
 	node_id next = NODE_NONE;
 
-	if (m->map)
-		next = next_voter(m->map->view, m->target);
-	if (m->map && next == NODE_NONE)
-		next = next_voter(m->map->view, NODE_NONE);
+	if (m->target != m->bystander) {
+		next = next_node(m, m->target, true);
+		if (next == NODE_NONE)
+			next = m->bystander = next_node(m, m->bystander, false);
+	}
+	return next != NODE_NONE ? next : next_node(m, NODE_NONE, true);
+}
+
+void membership_find_failed(struct membership *m)
+{
+	node_id next = m->map ? next_in_turn(m) : NODE_NONE;
+
 	m->target = next != NODE_NONE ? next : m->config.leader;
 }
 

@@ -87,6 +87,7 @@ struct membership {
 	uint64_t incarnation;
 	struct membership_map *map; /* NULL before the first view */
 	node_id target;		  /* whom to renew with next */
+	node_id bystander;	  /* the last without a vote that was asked for the leader */
 	node_id asked;		  /* with the last renewal */
 	struct {
 		node_id node;
