@@ -150,7 +150,12 @@ class Faults(Beats):
         until(lambda: not self.lab.copies("beat"), 20, lambda: str(self.lab.copies("beat")))
         self.assertEqual(len(self.heard()), before)
         # Its PID is given back when its home hears from the successor.
-        until(lambda: self.lab.run("n3", "ssi-restart", "-b", "--on", "n2", str(pid)).status == 0)
+        said = []
+
+        def revived():
+            said.append(self.lab.run("n3", "ssi-restart", "-b", "--on", "n2", str(pid)))
+            return said[-1].status == 0
+        until(revived, 20, lambda: f"{said[0]} ... {said[-1]}")
         self.assertEqual(self.assert_one(pid), "n2")
         self.lab.run("n2", "ssi-run", "kill", "-9", str(pid), user="root", check=True)
         until(lambda: not self.lab.copies("beat"))
