@@ -81,7 +81,7 @@ static void turn(struct criu_fixture *f, nsec_t span, bool (*done)(void *owner),
 
 void criu_fixture_wait(struct criu_fixture *f, bool (*done)(void *owner), void *owner)
 {
-	turn(f, 20 * NSEC_PER_SEC, done, owner);
+	turn(f, 60 * NSEC_PER_SEC, done, owner);
 	assert_true(done(owner));
 }
 
@@ -201,7 +201,7 @@ struct victim victim_start(struct criu_fixture *f, const char *mode, const char 
 
 void victim_end(struct criu_fixture *f, struct victim *v)
 {
-	assert_int_equal(space_group_kill(v->group, 5 * NSEC_PER_SEC), 0);
+	assert_int_equal(space_group_kill(v->group, 20 * NSEC_PER_SEC), 0);
 	v->group = space_group_close(v->group);
 	criu_fixture_turn(f, 20 * NSEC_PER_MSEC);
 	assert_int_equal(space_reap(f->space, v->pid), 0);
@@ -257,12 +257,12 @@ struct outcome fixture_dump(struct criu_fixture *f, const struct victim *v, pid_
 {
 	struct criu_dump_spec spec = { .root = root, .group = v->group, .shell_job = shell_job,
 				       .sink = image_store_sink(store),
-				       .timeout = 10 * NSEC_PER_SEC };
+				       .timeout = 60 * NSEC_PER_SEC };
 	struct outcome o = { 0 };
 	struct criu_run *run;
 	nsec_t start;
 
-	assert_int_equal(space_group_freeze(v->group, NSEC_PER_SEC), 0);
+	assert_int_equal(space_group_freeze(v->group, 10 * NSEC_PER_SEC), 0);
 	start = env_now(f->env);
 	assert_int_equal(criu_dump(f->criu, &spec, on_outcome, &o, &run), 0);
 	criu_fixture_wait(f, outcome_is_there, &o);
@@ -279,7 +279,7 @@ struct outcome fixture_restore(struct criu_fixture *f, struct criu_restore_spec 
 
 	spec.images = store;
 	spec.group = *ret = new_group(f);
-	spec.timeout = spec.timeout ? spec.timeout : 10 * NSEC_PER_SEC;
+	spec.timeout = spec.timeout ? spec.timeout : 60 * NSEC_PER_SEC;
 	assert_int_equal(criu_restore(f->criu, &spec, on_outcome, &o, &run), 0);
 	criu_fixture_wait(f, outcome_is_there, &o);
 	o.took = env_now(f->env) - start;

@@ -36,10 +36,10 @@ void turn(void);
 void turn_for(nsec_t span);
 #define wait_until(condition_)                                                         \
 	do {                                                                           \
-		nsec_t until_ = env_now(process_env) + 5 * NSEC_PER_SEC;               \
+		nsec_t until_ = env_now(process_env) + 60 * NSEC_PER_SEC;              \
 		while (!(condition_)) {                                                \
 			if (env_now(process_env) > until_)                             \
-				fail_msg("waited for 5 s: %s", #condition_);           \
+				fail_msg("waited for a minute: %s", #condition_);      \
 			turn();                                                        \
 		}                                                                      \
 	} while (0)

@@ -38,7 +38,7 @@ struct fixture {
 void fixture_open(struct fixture *f);
 void fixture_close(struct fixture *f);
 
-/* Turn the loop until @done says so; fails the test after 5 s. */
+/* Turn the loop until @done says so; fails the test after a minute: forks take 1 ms on slow machines. */
 void fixture_wait(bool (*done)(void *owner), void *owner);
 /* Turn it for so long. */
 void fixture_turn(nsec_t span);
