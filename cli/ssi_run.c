@@ -144,8 +144,7 @@ static bool wants_terminal(void)
 	       (tcgetpgrp(0) < 0 || tcgetpgrp(0) == getpgrp());
 }
 
-static void fill_streams(const struct session_options *o, Ssi__Control__RunRequest *q,
-			 int ret[static 3], size_t *ret_n)
+static void fill_streams(Ssi__Control__RunRequest *q, int ret[static 3], size_t *ret_n)
 {
 	static Ssi__Control__Terminal terminal = SSI__CONTROL__TERMINAL__INIT;
 
@@ -158,16 +157,13 @@ static void fill_streams(const struct session_options *o, Ssi__Control__RunReque
 		q->pipes = program_pipes(true, ret, ret_n);
 		return;
 	}
-	if (arguments.spread && !o->quiet)
-		(void)fprintf(stderr, "ssi-run: under a terminal no program begins elsewhere: "
-				      "</dev/null, or -T, lets them\n");
 	terminal.errors = arguments.tty || isatty(2);
 	terminal_describe(&terminal);
 	q->terminal = &terminal;
 	q->pipes = program_terminal(terminal.errors, ret, ret_n);
 }
 
-static void send_run(const struct session_options *o, struct session *s, char **argv)
+static void send_run(struct session *s, char **argv)
 {
 	Ssi__Control__RunRequest body = SSI__CONTROL__RUN_REQUEST__INIT;
 	Ssi__Control__Request q = SSI__CONTROL__REQUEST__INIT;
@@ -190,7 +186,7 @@ static void send_run(const struct session_options *o, struct session *s, char **
 	body.best = arguments.best;
 	body.spread = arguments.spread;
 	fill_limits(&body);
-	fill_streams(o, &body, fds, &n_fds);
+	fill_streams(&body, fds, &n_fds);
 	q.body_case = SSI__CONTROL__REQUEST__BODY_RUN;
 	q.run = &body;
 	session_send(s, &q, fds, n_fds);
@@ -234,7 +230,7 @@ int main(int argc, char **argv)
 		session_usage("a program in the background has no terminal");
 	s = session_open(&o);
 	open_id_file();
-	send_run(&o, s, argv + first);
+	send_run(s, argv + first);
 	pid = program_await_start(s);
 	tell_id(pid);
 	if (!arguments.background)

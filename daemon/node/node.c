@@ -28,6 +28,7 @@
 #include "space.h"
 #include "store_lmdb.h"
 #include "stream.h"
+#include "tty.h"
 #include "transport_tcp.h"
 
 #include <fcntl.h>
@@ -49,6 +50,7 @@ struct node {
 	struct space *space;
 	struct process_room *process;
 	struct stream_room *stream;
+	struct tty_room *tty;
 	struct console *console;
 	struct criu *criu;
 	struct checkpoint_room *checkpoint;
@@ -329,6 +331,20 @@ static int build_space(struct node *n, const struct space_config *config)
 	return n->private_dir_fd < 0 ? err_origin(-errno) : 0;
 }
 
+static bool drain(void *owner, pid_t session, pid_t pid)
+{
+	struct node *n = owner;
+
+	return tty_drain(n->tty, session, pid);
+}
+
+static void on_drained(void *owner, pid_t pid)
+{
+	struct node *n = owner;
+
+	process_output_drained(n->process, pid);
+}
+
 static int build_processes(struct node *n)
 {
 	struct criu_config criu = { n->config->criu, n->config->libexec_dir, n->private_dir_fd };
@@ -349,7 +365,12 @@ static int build_processes(struct node *n)
 	if (r == 0)
 		r = stream_room_new(&n->stream, n->env, n->space, n->rpc);
 	if (r == 0)
+		r = tty_room_new(&n->tty, n->env, n->space, n->stream, n->config->libexec_dir);
+	if (r == 0) {
+		tty_on_drained(n->tty, on_drained, n);
+		process_on_output(n->process, drain, n);
 		r = console_new(&n->console, n->space);
+	}
 	if (r == 0)
 		r = criu_new(&n->criu, n->env, n->space, &criu);
 	return err_fold(r);
@@ -382,7 +403,7 @@ static int build_moves(struct node *n)
 	};
 	struct placement_neighbours pn = {
 		.env = n->env, .space = n->space, .rpc = n->rpc, .membership = n->membership,
-		.process = n->process, .stream = n->stream,
+		.process = n->process, .stream = n->stream, .tty = n->tty,
 		.libexec_dir = n->config->libexec_dir,
 	};
 	struct checkpoint_config cc = {

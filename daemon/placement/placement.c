@@ -282,6 +282,8 @@ static void ask(struct leaving *l)
 	l->look.member.generation = l->generation = 1;
 	l->state = ASKING;
 	r = open_streams(l);
+	if (r == 0 && l->look.exec.has_terminal)
+		r = tty_line(p->n.tty, l->node, &l->look.exec.terminal);
 	if (r == 0)
 		r = placement_wire_ask(p, l->node, &l->look, l->streams, on_asked, l,
 				       &l->request);

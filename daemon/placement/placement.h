@@ -2,7 +2,7 @@
 /*
  * Programs that begin on another node than where they are started.
  *
- * Knows: env, space, rpc, membership, process, stream; of checkpoint which file is which.
+ * Knows: env, space, rpc, membership, process, stream, tty; of checkpoint which file is which.
  *
  * A process of a spread application waits in execve() until this room has decided
  * (space_exec).  What a new program inherits is little: arguments, environment,
@@ -24,6 +24,7 @@
 #include "rpc.h"
 #include "space.h"
 #include "stream.h"
+#include "tty.h"
 
 struct placement;
 
@@ -34,6 +35,7 @@ struct placement_neighbours {
 	struct membership *membership;
 	struct process_room *process;
 	struct stream_room *stream;
+	struct tty_room *tty;
 	const char *libexec_dir; /* ssi-spawn, as the space sees it */
 };
 

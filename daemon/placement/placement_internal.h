@@ -13,7 +13,13 @@ enum {
 	PLACEMENT_SAME_MAX = 64,
 };
 
-enum placement_kind { PLACEMENT_FILE, PLACEMENT_PIPE, PLACEMENT_ENDED, PLACEMENT_INPUT };
+enum placement_kind {
+	PLACEMENT_FILE,
+	PLACEMENT_PIPE,
+	PLACEMENT_ENDED,
+	PLACEMENT_INPUT,
+	PLACEMENT_TERMINAL,
+};
 
 struct placement_descriptor {
 	int number;
@@ -46,6 +52,8 @@ struct placement_exec {
 	int given[PLACEMENT_GIVEN_MAX];
 	bool input[PLACEMENT_GIVEN_MAX];
 	size_t n_given;
+	bool has_terminal; /* a controlling one; given behind the pipes */
+	struct tty_state terminal;
 };
 
 void placement_exec_fini(struct placement_exec *x);

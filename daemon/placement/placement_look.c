@@ -21,6 +21,7 @@
 
 #include <fcntl.h>
 #include <linux/kcmp.h>
+#include <linux/major.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -378,6 +379,59 @@ static int look_at_family(struct look *k)
 	return 0;
 }
 
+/* -- Terminal -- */
+
+enum { PTS_MAJOR = 136 };
+
+/* It sets up groups and who is in the foreground, which only the home of the session can. */
+static bool is_shell_for_the_user(const struct placement_exec *x)
+{
+	static const char *const shells[] = { "sh",  "bash", "dash", "zsh",    "ksh",
+					      "mksh", "fish", "tcsh", "busybox" };
+	const char *name = strrchr(x->program, '/');
+
+	if (x->launch.argv[1] && x->launch.argv[1][0] != '-')
+		return false;
+	for (char **a = x->launch.argv + 1; *a; a++)
+		if (!strcmp(*a, "-c"))
+			return false;
+	name = name ? name + 1 : x->program;
+	for (size_t i = 0; i < N_ELEMENTS(shells); i++)
+		if (!strcmp(name, shells[i]))
+			return true;
+	return false;
+}
+
+static int look_at_terminal(struct look *k)
+{
+	struct placement_exec *x = &k->l->exec;
+	struct tty_state *t = &x->terminal;
+	struct proc_stat s;
+	int r = proc_stat_read(k->l->proc_fd, k->l->call.pid, &s);
+
+	if (r < 0 || !s.terminal)
+		return r;
+	/* As the kernel packs major and minor into 32 bits. */
+	if ((s.terminal >> 8 & 0xfff) != PTS_MAJOR)
+		return stays(k->l, "its terminal is no pseudo-terminal");
+	if (is_shell_for_the_user(x))
+		return stays(k->l, "it is a shell at a terminal");
+	t->number = (s.terminal & 0xff) | (s.terminal >> 12 & 0xfff00);
+	t->session = s.sid;
+	t->foreground = s.foreground;
+	x->has_terminal = true;
+	r = tty_look(k->l->root_fd, t);
+	return r == -ENOENT ? stays(k->l, "its terminal is hung up") : r;
+}
+
+static bool is_its_terminal(const struct placement_exec *x, const struct statx *st)
+{
+	if (!x->has_terminal || !S_ISCHR(st->stx_mode))
+		return false;
+	return (st->stx_rdev_major == PTS_MAJOR && st->stx_rdev_minor == x->terminal.number) ||
+	       (st->stx_rdev_major == TTYAUX_MAJOR && st->stx_rdev_minor == 0);
+}
+
 /* -- Files -- */
 
 static int add_same(struct look *k, const char *path, const struct statx *st)
@@ -639,6 +693,10 @@ static int look_at_descriptor(struct look *k, int number)
 	if (number > PLACEMENT_NUMBER_MAX || x->n_descriptors == PLACEMENT_DESCRIPTORS_MAX)
 		return stays(k->l, "it has many descriptors");
 	x->n_descriptors++; /* also half: fini frees it */
+	if (is_its_terminal(x, &st)) {
+		d->kind = PLACEMENT_TERMINAL;
+		return 0;
+	}
 	if (!strncmp(link, "pipe:", 5))
 		return add_pipe(k, d, link, &st);
 	return add_file(k, d, link, &st);
@@ -661,9 +719,9 @@ static int look_at_descriptors(struct look *k)
 int placement_look(struct placement_look *l)
 {
 	static int (*const steps[])(struct look *k) = {
-		look_at_memory, look_at_status, look_at_family,	   look_at_scheduling,
-		look_at_limits, look_at_directory, look_at_program, look_at_arguments,
-		look_at_descriptors,
+		look_at_memory,	  look_at_status,  look_at_family,    look_at_terminal,
+		look_at_scheduling, look_at_limits, look_at_directory, look_at_program,
+		look_at_arguments, look_at_descriptors,
 	};
 	struct look k = { .l = l, .mem_fd = -1 };
 	int r = mount_table_new(&k.mounts, l->proc_fd);

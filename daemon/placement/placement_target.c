@@ -243,7 +243,7 @@ static int make_socket(struct coming *c, int *ret_theirs)
 
 static int make(struct coming *c, const stream_id *streams)
 {
-	int fds[2 + PLACEMENT_GIVEN_MAX];
+	int fds[3 + PLACEMENT_GIVEN_MAX], terminal[2] = { -1, -1 };
 	size_t n = 2;
 	int r;
 
@@ -255,9 +255,16 @@ static int make(struct coming *c, const stream_id *streams)
 		fds[n] = -1;
 		r = make_pipe(c, i, streams[i], &fds[n++]);
 	}
+	if (r == 0 && c->exec.has_terminal) {
+		r = tty_mirror(c->placement->n.tty, c->source, &c->exec.terminal, &terminal[0],
+			       &terminal[1]);
+		fds[n++] = terminal[0];
+	}
 	if (r == 0)
 		r = process_come_exec(c->placement->n.process, &c->member, &c->parent,
+				      terminal[1] >= 0 ? terminal : NULL,
 				      c->placement->spawn_path, fds, n);
+	(void)close_fd(terminal[1]);
 	for (size_t i = 0; i < n; i++)
 		(void)close_fd(fds[i]);
 	return r;

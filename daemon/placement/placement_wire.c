@@ -18,6 +18,19 @@ static ProtobufCBinaryData data_of(char *s)
 	return (ProtobufCBinaryData){ .len = strlen(s), .data = (uint8_t *)s };
 }
 
+static void terminal_pack(const struct placement_exec *x, Ssi__Process__Terminal *ret)
+{
+	const struct tty_state *t = &x->terminal;
+
+	ret->modes = (ProtobufCBinaryData){ sizeof(t->modes), (uint8_t *)&t->modes };
+	ret->size = (ProtobufCBinaryData){ sizeof(t->size), (uint8_t *)&t->size };
+	ret->foreground = t->foreground;
+	ret->owner = t->owner;
+	ret->given = (uint32_t)x->n_given;
+	ret->typed = t->typed;
+	ret->shown = t->shown;
+}
+
 /* The launch, as the process room packs it, and Exec behind it: bytes of one message may
  * be joined. */
 int placement_pack(const struct placement_exec *x, uint8_t **ret, size_t *ret_len)
@@ -25,6 +38,7 @@ int placement_pack(const struct placement_exec *x, uint8_t **ret, size_t *ret_le
 	Ssi__Process__Launch m = SSI__PROCESS__LAUNCH__INIT;
 	Ssi__Process__Exec e = SSI__PROCESS__EXEC__INIT;
 	Ssi__Process__Descriptor d[PLACEMENT_DESCRIPTORS_MAX], *d_list[PLACEMENT_DESCRIPTORS_MAX];
+	Ssi__Process__Terminal terminal = SSI__PROCESS__TERMINAL__INIT;
 	Ssi__Process__Same same[PLACEMENT_SAME_MAX], *same_list[PLACEMENT_SAME_MAX];
 	_cleanup_free_ uint8_t *launch = NULL;
 	uint8_t *page;
@@ -45,7 +59,11 @@ int placement_pack(const struct placement_exec *x, uint8_t **ret, size_t *ret_le
 		d[i].flags = from->flags;
 		d[i].offset = from->offset;
 		d[i].inode = from->inode;
-		d[i].given = from->given;
+		d[i].given = from->kind == PLACEMENT_TERMINAL ? (uint32_t)x->n_given : from->given;
+	}
+	if (x->has_terminal) {
+		terminal_pack(x, &terminal);
+		e.terminal = &terminal;
 	}
 	for (size_t i = 0; i < x->n_same; i++) {
 		same_list[i] = &same[i];
@@ -168,6 +186,20 @@ static char *text_of(const ProtobufCBinaryData *d)
 	return strndup((const char *)d->data, d->len);
 }
 
+static int terminal_unpack(const Ssi__Process__Terminal *t, size_t n_given, struct tty_state *ret)
+{
+	if (t->modes.len != sizeof(ret->modes) || t->size.len != sizeof(ret->size) ||
+	    t->given != n_given || !t->typed || !t->shown)
+		return err_origin(-EBADMSG);
+	*ret = (struct tty_state){ .foreground = t->foreground,
+				   .owner = t->owner,
+				   .typed = t->typed,
+				   .shown = t->shown };
+	memcpy(&ret->modes, t->modes.data, sizeof(ret->modes));
+	memcpy(&ret->size, t->size.data, sizeof(ret->size));
+	return 0;
+}
+
 int placement_unpack(struct placement_exec *ret, const uint8_t *page, size_t len, size_t n_given)
 {
 	Ssi__Process__Launch *m = ssi__process__launch__unpack(NULL, len, page);
@@ -180,8 +212,11 @@ int placement_unpack(struct placement_exec *ret, const uint8_t *page, size_t len
 	for (size_t i = 0; r == 0 && i < m->exec->n_descriptors; i++) {
 		const Ssi__Process__Descriptor *d = m->exec->descriptors[i];
 
+		/* The terminal is behind the pipes. */
 		if (d->number < 0 || d->number > PLACEMENT_NUMBER_MAX ||
-		    (d->kind != SSI__PROCESS__DESCRIPTOR__KIND__FILE && d->given >= n_given))
+		    (d->kind == SSI__PROCESS__DESCRIPTOR__KIND__TERMINAL ?
+			     !m->exec->terminal || d->given != n_given :
+			     d->kind != SSI__PROCESS__DESCRIPTOR__KIND__FILE && d->given >= n_given))
 			r = err_origin(-EBADMSG);
 		else if (d->kind == SSI__PROCESS__DESCRIPTOR__KIND__INPUT)
 			ret->input[d->given] = true;
@@ -194,6 +229,10 @@ int placement_unpack(struct placement_exec *ret, const uint8_t *page, size_t len
 		same->inode = m->exec->same[i]->inode;
 		if (!same->path || !same->file_system)
 			r = err_origin(-EBADMSG);
+	}
+	if (r == 0 && m->exec->terminal) {
+		ret->has_terminal = true;
+		r = terminal_unpack(m->exec->terminal, n_given, &ret->terminal);
 	}
 	ret->n_given = r == 0 ? n_given : 0;
 	for (size_t i = 0; i < ret->n_given; i++)
@@ -231,6 +270,7 @@ RPC_HANDLER(on_ask, struct placement, Ssi__Placement__AskRequest)
 		return;
 	}
 	memcpy(page, req->launch.data, req->launch.len);
+	exec.terminal.session = members[0].sid;
 	coming_on_ask(self, call, &members[0], &members[1], &exec, req->streams, page,
 		      req->launch.len);
 }

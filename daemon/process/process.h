@@ -287,13 +287,22 @@ void process_leave_lost(struct process_room *p, pid_t pid, uint32_t generation);
 
 /*
  * In: shadows of its parent and of the leaders of its session and group stand here, the
- * kernel's relatives of @m, which execs @argv0 with @fds as 3, 4, ...  It is a guest that is
+ * kernel's relatives of @m, which execs @argv0 with @fds as 3, 4, ...  @terminal, if not NULL:
+ * what the leader of the session makes its terminal, and the socket that says which group is in
+ * the foreground.  It is a guest that is
  * coming until commit(), or abort(), by which it is killed.  PROCESS_E_TAKEN: one of these
  * PIDs is in use here.
  */
 int process_come_exec(struct process_room *p, const struct process_member *m,
-		      const struct process_member *parent, const char *argv0, const int *fds,
-		      size_t n_fds);
+		      const struct process_member *parent, const int terminal[2],
+		      const char *argv0, const int *fds, size_t n_fds);
+/*
+ * What a guest has written to a terminal comes there before its end or stop is told: @drain says
+ * whether process_output_drained() of @pid will come; it is not waited for long.
+ */
+typedef bool (*process_drain_cb)(void *owner, pid_t session, pid_t pid);
+void process_on_output(struct process_room *p, process_drain_cb drain, void *owner);
+void process_output_drained(struct process_room *p, pid_t pid);
 void process_come_commit(struct process_room *p, pid_t pid);
 void process_come_abort(struct process_room *p, pid_t pid);
 

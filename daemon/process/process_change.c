@@ -15,6 +15,7 @@
 #include <sys/wait.h>
 
 static const nsec_t again_after = 300 * NSEC_PER_MSEC;
+static const nsec_t drains_for = NSEC_PER_SEC;
 
 static void free_change(struct change *c)
 {
@@ -55,8 +56,41 @@ static void postpone(struct change *c)
 	kin_bury(p, pid);
 }
 
+/* -- What it wrote -- */
+
+void process_on_output(struct process_room *p, process_drain_cb drain, void *owner)
+{
+	p->drain = drain;
+	p->drain_owner = owner;
+}
+
+static bool drains(struct change *c)
+{
+	struct process_room *p = c->room;
+	struct proc_stat s;
+
+	if (c->drains || !p->drain || c->news.what == WIRE_WENT_ON)
+		return false;
+	c->drains = true;
+	return proc_stat_read(space_proc_fd(p->space), c->news.pid, &s) == 0 &&
+	       p->drain(p->drain_owner, s.sid, c->news.pid);
+}
+
+void process_output_drained(struct process_room *p, pid_t pid)
+{
+	struct change *c;
+
+	TAILQ_FOREACH (c, &p->changes, entry)
+		if (c->news.pid == pid && c->drains)
+			(void)env_arm(p->env, &c->again, 0);
+}
+
 static void tell(struct change *c)
 {
+	if (drains(c)) {
+		(void)env_arm(c->room->env, &c->again, drains_for);
+		return;
+	}
 	/* Before the first view nobody has a home. */
 	bool known = membership_home(c->room->membership, c->news.pid) != NODE_NONE;
 

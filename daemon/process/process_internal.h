@@ -63,6 +63,7 @@ struct change {
 	struct wire_call call;
 	struct env_timer again;
 	struct wire_change news;
+	bool drains; /* what it wrote goes first; asked for once */
 	node_id home;
 	TAILQ_ENTRY(change) entry;
 };
@@ -138,6 +139,8 @@ struct process_room {
 	LIST_HEAD(, sentinel) sentinels;
 	LIST_HEAD(, sentinel_birth) sentinel_births;
 	struct group_heard *heard; /* mapped, kept */
+	process_drain_cb drain;
+	void *drain_owner;
 };
 
 static inline node_id room_self(const struct process_room *p)

@@ -87,27 +87,38 @@ static int stand_leader(struct process_room *p, const struct process_member *lik
 	return stand(p, &m, 0);
 }
 
-static int stand_parent(struct process_room *p, const struct process_member *parent)
+/* All others of the session have the terminal from their parents: its leader is the first. */
+static int stand_session(struct process_room *p, const struct process_member *parent,
+			 const int *terminal)
+{
+	const struct shadow_command c = {.verb = SHADOW_TERMINAL};
+	struct process_member m = *parent;
+	int r;
+
+	m.ppid = 0;
+	r = m.sid == m.pid ? stand(p, &m, 0) : stand_leader(p, parent, m.sid, 0);
+	return r == 0 && terminal ? shadow_send(p, m.sid, &c, terminal, 2) : r;
+}
+
+static int stand_parent(struct process_room *p, const struct process_member *parent,
+			const int *terminal)
 {
 	struct process_member m = *parent;
-	int r = 0;
+	int r;
 
-	if (stands_as_kin(p, m.pid))
+	if (stands_as_kin(p, m.pid) && !terminal)
 		return 0;
-	m.ppid = 0;
-	if (m.sid != m.pid) {
-		r = stand_leader(p, parent, m.sid, 0);
-		m.ppid = m.sid;
-	}
+	r = stand_session(p, parent, terminal);
+	m.ppid = m.sid;
 	if (r == 0 && m.pgid != m.pid && m.pgid != m.sid)
 		r = stand_leader(p, parent, m.pgid, m.sid);
-	return r == 0 ? stand(p, &m, 0) : r;
+	return r == 0 && m.pid != m.sid ? stand(p, &m, 0) : r;
 }
 
 static int stand_kin(struct process_room *p, const struct process_member *m,
-		     const struct process_member *parent)
+		     const struct process_member *parent, const int *terminal)
 {
-	int r = stand_parent(p, parent);
+	int r = stand_parent(p, parent, terminal);
 
 	if (r != 0 || m->pgid == m->pid || m->pgid == parent->pgid || m->pgid == parent->sid)
 		return r;
@@ -140,8 +151,8 @@ enum kin_stands kin_stand_alone(struct process_room *p, pid_t pid, uid_t uid, bo
 /* -- Coming -- */
 
 int process_come_exec(struct process_room *p, const struct process_member *m,
-		      const struct process_member *parent, const char *argv0, const int *fds,
-		      size_t n_fds)
+		      const struct process_member *parent, const int terminal[2],
+		      const char *argv0, const int *fds, size_t n_fds)
 {
 	struct process_entry e = {.record = {.pid = m->pid,
 					     .app = m->app,
@@ -165,7 +176,7 @@ int process_come_exec(struct process_room *p, const struct process_member *m,
 		return err_origin(-ENAMETOOLONG);
 	memcpy(c.data, argv0, c.n_data);
 	place_note(p, true); /* a node takes nobody before it knows */
-	r = stand_kin(p, m, parent);
+	r = stand_kin(p, m, parent, terminal);
 	if (r != 0)
 		return r;
 	r = room_put(p, &e);

@@ -49,10 +49,10 @@ int proc_stat_parse(const char *line, struct proc_stat *ret)
 		n = sizeof(s.comm) - 1;
 	memcpy(s.comm, open + 1, n);
 	if (sscanf(close + 1,
-		   " %c %d %d %d %*d %*d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64
+		   " %c %d %d %d %" SCNu32 " %d %*u %*u %*u %*u %*u %" SCNu64 " %" SCNu64
 		   " %*d %*d %*d %*d %" SCNu32 " %*d %" SCNu64 " %*u %" SCNu64,
-		   &s.state, &s.ppid, &s.pgid, &s.sid, &user, &system, &s.n_threads,
-		   &s.start_ticks, &s.rss_pages) != 9)
+		   &s.state, &s.ppid, &s.pgid, &s.sid, &s.terminal, &s.foreground, &user, &system, &s.n_threads,
+		   &s.start_ticks, &s.rss_pages) != 11)
 		return -EINVAL;
 	s.cpu_ticks = user + system;
 	*ret = s;

@@ -9,6 +9,8 @@
 
 struct proc_stat {
 	pid_t pid, ppid, pgid, sid;
+	uint32_t terminal; /* its controlling one, as the kernel numbers devices; 0: none */
+	pid_t foreground;  /* the group that has it */
 	char state;
 	uint32_t n_threads;
 	uint64_t cpu_ticks, start_ticks, rss_pages;

@@ -27,6 +27,7 @@
 
 static const nsec_t again_after = 200 * NSEC_PER_MSEC;
 static const char kept_prefix[] = "process/shadow/";
+enum { FOREGROUND_TRIES = 10 };
 
 struct shadow {
 	struct process_room *room;
@@ -35,6 +36,7 @@ struct shadow {
 	struct wire_call call;
 	struct env_timer again;
 	struct wire_signal sending; /* valid while `busy` */
+	unsigned refused; /* times, of the first of the queue */
 	bool busy, queued; /* a call is under way; it is about the first of the queue */
 	bool killed, told_stop;
 	bool stood; /* it has said that it is there */
@@ -121,6 +123,7 @@ static void settle_number(struct shadow *s, uint64_t sequence)
 static void handed_on(struct shadow *s)
 {
 	s->busy = false;
+	s->refused = 0;
 	if (!s->queued || !s->n)
 		return;
 	s->first = (s->first + 1) % SHADOW_JOURNAL;
@@ -143,6 +146,7 @@ static void on_forwarded(struct wire_call *c, enum rpc_status status, const char
 		forward(s);
 		return;
 	}
+	s->refused++;
 	s->busy = false;
 	(void)env_arm(s->room->env, &s->again, again_after);
 }
@@ -166,6 +170,12 @@ static bool is_our_own(const struct shadow *s, const struct shadow_report *r)
 	       r->info.ssi_ptr == s->room->shadow_cookie;
 }
 
+/* A mirror's hangup, or its window: of its terminal the process itself hears where it is. */
+static bool is_this_kernels(const struct shadow_report *r)
+{
+	return r->info.ssi_code == SI_KERNEL;
+}
+
 /* Of kin, whose process has another shadow that numbers what is sent to it: without a number. */
 static void pass_on(struct shadow *s)
 {
@@ -175,7 +185,8 @@ static void pass_on(struct shadow *s)
 		take_from_report(&s->queue[s->first], &signal);
 		settle_number(s, signal.sequence);
 		signal.sequence = 0;
-		if (!is_our_own(s, &s->queue[s->first]))
+		if (!is_our_own(s, &s->queue[s->first]) &&
+		    !is_this_kernels(&s->queue[s->first]))
 			signal_forward(s->room, &signal);
 	}
 }
@@ -206,6 +217,17 @@ void shadow_handed_on(struct process_room *p, pid_t pid)
 		return;
 	handed_on(s);
 	forward(s);
+}
+
+/* 0: nothing is to be waited for there, or it was waited for long enough. */
+static pid_t foreground_of(const struct shadow *s)
+{
+	struct proc_stat stat;
+
+	return s->sending.signal == SIGCONT && s->refused < FOREGROUND_TRIES &&
+			       proc_stat_read(space_proc_fd(s->room->space), s->pid, &stat) == 0
+		       ? stat.foreground
+		       : 0;
 }
 
 static void forward(struct shadow *s)
@@ -243,6 +265,7 @@ static void forward(struct shadow *s)
 			forward(s);
 			return;
 		}
+		s->sending.foreground = foreground_of(s);
 	} else {
 		leave_on_drained(p, s->pid);
 		return;

@@ -483,6 +483,15 @@ static int stale(struct process_room *p, struct rpc_call *call,
 	return 0;
 }
 
+/* Who is continued in the foreground of its terminal, and reads it, must be there here as well:
+ * that comes by another way. */
+static bool awaits_terminal(const struct wire_signal *s, const struct proc_stat *stat)
+{
+	return s->signal == SIGCONT && s->foreground > 0 && stat->foreground > 0 &&
+	       stat->foreground != s->foreground &&
+	       process_kernel_signal(-s->foreground, 0) == 0;
+}
+
 void signal_on_call(struct process_room *p, struct rpc_call *call,
 		    const struct wire_signal *s)
 {
@@ -501,6 +510,10 @@ void signal_on_call(struct process_room *p, struct rpc_call *call,
 	if (s->check && !process_may_signal(&caller, uid)) {
 		rpc_fail(call, RPC_NOT_PERMITTED, "process %d belongs to another user",
 			 s->pid);
+		return;
+	}
+	if (awaits_terminal(s, &stat)) {
+		rpc_fail(call, RPC_CONFLICT, "another group is in the foreground");
 		return;
 	}
 	h = holder_of(p, s->pid);

@@ -290,6 +290,7 @@ static void signal_to(const struct wire_signal *s, Ssi__Process__SignalRequest *
 	ret->value = s->value;
 	ret->generation = s->generation;
 	ret->sequence = s->sequence;
+	ret->foreground = s->foreground;
 	ret->check = s->check;
 }
 
@@ -511,6 +512,7 @@ static bool signal_from(struct rpc_call *call, const Ssi__Process__SignalRequest
 				    .value = req->value,
 				    .generation = req->generation,
 				    .sequence = req->sequence,
+				    .foreground = req->foreground,
 				    .check = req->check};
 	return true;
 }

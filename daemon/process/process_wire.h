@@ -45,6 +45,7 @@ struct wire_signal {
 	uint32_t generation;
 	uint64_t sequence; /* 0: from a caller, not from a shadow */
 	bool check;	   /* the sender's right */
+	pid_t foreground;  /* of SIGCONT: the group that has the terminal; 0: of no matter */
 };
 
 /* To a group, from a sentinel of it. */

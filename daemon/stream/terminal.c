@@ -30,9 +30,10 @@ int terminal_make(const struct space *space, const struct terminal_setup *setup,
 		return master;
 	if (ioctl(master, TIOCSPTLCK, &unlocked) < 0)
 		return err_origin(-errno);
-	slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	/* With O_CLOEXEC /proc would say so of every duplicate (Linux 6.18). */
+	slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY);
 	/* The group and the mode are those of the mount. */
-	if (slave < 0 || fchown(slave, setup->owner, (gid_t)-1) < 0 ||
+	if (slave < 0 || fcntl(slave, F_SETFD, FD_CLOEXEC) < 0 || fchown(slave, setup->owner, (gid_t)-1) < 0 ||
 	    ioctl(master, TIOCSWINSZ, &setup->size) < 0 ||
 	    (setup->has_modes && tcsetattr(slave, TCSANOW, &setup->modes) < 0))
 		return err_origin(-errno);

@@ -25,6 +25,7 @@ static inline bool shadow_command_ok(const struct shadow_command *c, size_t len)
 	case SHADOW_BECOME:
 	case SHADOW_EXIT:
 	case SHADOW_SENTINEL:
+	case SHADOW_TERMINAL:
 		return true;
 	}
 	return false;

@@ -41,6 +41,8 @@ enum shadow_verb {
 			    4, ... */
 	SHADOW_FORK = 9, /* a child shadow with PID value; descriptor: its socket */
 	SHADOW_REAP = 10, /* the kept child with PID value: how it ended is known */
+	SHADOW_TERMINAL = 12, /* of the session that it leads: descriptors: the terminal, and a
+				 socket from which groups (int32_t) come that shall have it */
 	SHADOW_SENTINEL = 11, /* a shadow of nobody in the same group, a child of ssi-init,
 				 that counts from `sequence`; descriptor: its socket */
 };

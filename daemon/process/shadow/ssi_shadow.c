@@ -24,6 +24,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -52,6 +53,7 @@ static int given[SHADOW_FDS_MAX], n_given;
 static gid_t groups[GROUPS_MAX];
 static pid_t kept[SHADOW_KEPT_MAX]; /* children that are no shadows */
 static int n_kept;
+static int terminal = -1, foreground = -1; /* see SHADOW_TERMINAL */
 
 void shadow_main(void);
 SHADOW_START;
@@ -272,6 +274,7 @@ static long place_fds(void)
 	(void)sys(SYS_dup3, sock, SHADOW_FD + n_given, 0);
 	sock = SHADOW_FD + n_given;
 	(void)sys(SYS_close_range, sock + 1, ~0u, 0);
+	terminal = foreground = -1;
 	for (int fd = 0; fd < SHADOW_FD; fd++) {
 		(void)sys(SYS_close, fd);
 		(void)sys(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR, 0);
@@ -339,6 +342,7 @@ static void begin_as_child(uint64_t sequence)
 	const struct itimerval none = {0};
 
 	n_kept = 0;
+	terminal = foreground = -1;
 	(void)sys(SYS_dup3, given[0], SHADOW_FD, 0);
 	sock = SHADOW_FD;
 	/* Its parent's, which end with that one. */
@@ -398,6 +402,39 @@ static long fork_shadow(pid_t pid, int keep)
 	return 0;
 }
 
+static long take_terminal(void)
+{
+	long r;
+
+	if (n_given != 2 || terminal >= 0)
+		return -EINVAL;
+	r = sys(SYS_ioctl, given[0], TIOCSCTTY, 0);
+	if (r < 0)
+		return r;
+	terminal = given[0];
+	foreground = given[1];
+	n_given = 0;
+	return 0;
+}
+
+/* A group that is not here: none of those that are may read it. */
+static void change_foreground(void)
+{
+	int32_t group = 0;
+
+	if (sys(SYS_recvfrom, foreground, &group, sizeof(group), MSG_DONTWAIT, 0, 0) ==
+	    sizeof(group)) {
+		if (sys(SYS_ioctl, terminal, TIOCSPGRP, &group) < 0) {
+			group = (int32_t)sys(SYS_getpgid, 0);
+			(void)sys(SYS_ioctl, terminal, TIOCSPGRP, &group);
+		}
+		return;
+	}
+	(void)sys(SYS_close, terminal);
+	(void)sys(SYS_close, foreground);
+	terminal = foreground = -1;
+}
+
 static void obey(struct shadow_command *c)
 {
 	long r;
@@ -439,6 +476,11 @@ static void obey(struct shadow_command *c)
 		break;
 	case SHADOW_REAP:
 		reap_kept(c->value);
+		break;
+	case SHADOW_TERMINAL:
+		r = take_terminal();
+		if (r < 0)
+			tell_value(SHADOW_REFUSED, r);
 		break;
 	}
 }
@@ -528,13 +570,17 @@ void shadow_main(void)
 	hello(sys(SYS_setresuid, -1, user, 0) == 0, &timer);
 	settle();
 	for (;;) {
-		struct pollfd f[2] = {{.fd = sock, .events = POLLIN}, {.fd = signals}};
+		struct pollfd f[3] = {{.fd = sock, .events = POLLIN},
+				      {.fd = signals},
+				      {.fd = foreground, .events = POLLIN}};
 
 		f[1].events = journal.n < SHADOW_JOURNAL ? POLLIN : 0;
-		if (sys(SYS_ppoll, f, 2, 0, 0, 0) < 0)
+		if (sys(SYS_ppoll, f, 3, 0, 0, 0) < 0)
 			continue;
 		if (f[1].revents & POLLIN)
 			(void)take_signal();
+		if (f[2].revents)
+			change_foreground();
 		if (f[0].revents && !take_command())
 			die_by(SIGKILL);
 	}

@@ -17,9 +17,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <termios.h>
 #include <unistd.h>
 
 enum {
@@ -65,11 +67,28 @@ static int open_file(const Ssi__Process__Descriptor *d, const char *path)
 	return fd;
 }
 
+/* An open file of its own: what it is told, other programs of the terminal do not see. */
+static int open_terminal(const Ssi__Process__Descriptor *d)
+{
+	char path[32];
+	int fd;
+
+	if (d->given >= GIVEN_MAX)
+		give_up("descriptors", EINVAL);
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", GIVEN_FD + (int)d->given);
+	fd = open(path, (int)(d->flags & (O_ACCMODE | O_NONBLOCK | O_APPEND)) | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		give_up("terminal", errno);
+	return high(fd);
+}
+
 static int make(const Ssi__Process__Descriptor *d)
 {
 	char *path;
 	int fd;
 
+	if (d->kind == SSI__PROCESS__DESCRIPTOR__KIND__TERMINAL)
+		return open_terminal(d);
 	if (d->kind != SSI__PROCESS__DESCRIPTOR__KIND__FILE) {
 		if (d->given >= GIVEN_MAX)
 			give_up("descriptors", EINVAL);
@@ -96,6 +115,31 @@ static void check_program(const char *path, const Ssi__Process__Exec *x)
 	    (uint64_t)st.st_mtim.tv_sec * 1000000000u + (uint64_t)st.st_mtim.tv_nsec !=
 		    x->program_changed)
 		give_up(path, ESTALE);
+}
+
+/* As the terminal is at home, now. */
+static void set_terminal(const Ssi__Process__Terminal *t)
+{
+	int fd = GIVEN_FD + (int)t->given;
+	pid_t foreground = t->foreground;
+	struct termios modes;
+	struct winsize size;
+	sigset_t set;
+
+	if (t->given >= GIVEN_MAX || t->modes.len != sizeof(modes) || t->size.len != sizeof(size))
+		give_up("terminal", EINVAL);
+	memcpy(&modes, t->modes.data, sizeof(modes));
+	memcpy(&size, t->size.data, sizeof(size));
+	modes.c_lflag |= EXTPROC; /* its mirror has no discipline */
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGTTOU);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+	if (tcgetsid(fd) < 0 || tcsetattr(fd, TCSANOW, &modes) < 0 ||
+	    ioctl(fd, TIOCSWINSZ, &size) < 0)
+		give_up("terminal", errno);
+	/* Not here, it has nobody here. */
+	if (tcsetpgrp(fd, foreground) < 0)
+		(void)tcsetpgrp(fd, getpgid(getsid(0)));
 }
 
 /* Its answer: what the alarm clock of the process has. */
@@ -138,6 +182,8 @@ _Noreturn void run_exec(const Ssi__Process__Launch *l)
 	for (size_t i = 0; i < x->n_descriptors; i++)
 		made[i] = make(x->descriptors[i]);
 	check_program(program, x);
+	if (x->terminal)
+		set_terminal(x->terminal);
 	for (size_t i = 0; i < l->n_limits; i++)
 		set_limit(l->limits[i]);
 	wait_for_ssid(&alarm);

@@ -122,7 +122,7 @@ static bool runs(const char *name, struct proc_stat *ret)
 /* It blocks all signals, as its shadow did: ssi-spawn would not. */
 static void come(const char *path, const char *name, struct proc_stat *ret)
 {
-	assert_int_equal(process_come_exec(room, &comer, &parent, path, NULL, 0), 0);
+	assert_int_equal(process_come_exec(room, &comer, &parent, NULL, path, NULL, 0), 0);
 	wait_until(runs(name, ret) || ret->state == 'Z');
 }
 
@@ -519,7 +519,7 @@ static void who_stands_alone_is_nobodys_parent(void **state)
 {
 	call_names(SYS_pidfd_open, PARENT);
 	wait_until(is_its_users(PARENT));
-	assert_int_equal(process_come_exec(room, &comer, &parent, "/usr/bin/yes", NULL, 0),
+	assert_int_equal(process_come_exec(room, &comer, &parent, NULL, "/usr/bin/yes", NULL, 0),
 			 PROCESS_E_TAKEN);
 }
 
@@ -543,11 +543,11 @@ static void who_really_runs_here_has_no_kin(void **state)
 	struct process_member other = comer;
 
 	other.pid = 2000010; /* of this node */
-	assert_int_equal(process_come_exec(room, &other, &parent, "/usr/bin/yes", NULL, 0),
+	assert_int_equal(process_come_exec(room, &other, &parent, NULL, "/usr/bin/yes", NULL, 0),
 			 PROCESS_E_TAKEN);
 	other = parent;
 	other.pid = 2000009;
-	assert_int_equal(process_come_exec(room, &comer, &other, "/usr/bin/yes", NULL, 0),
+	assert_int_equal(process_come_exec(room, &comer, &other, NULL, "/usr/bin/yes", NULL, 0),
 			 PROCESS_E_TAKEN);
 	assert_true(is_gone(COMER));
 }
