@@ -12,8 +12,8 @@
  * the rest.
  *
  * Invariant: line and mirror end together, when the session's leader ends, when the terminal is
- * hung up at home, or when a node or a process of ssi-tty is lost; the session's members on
- * that node are told as by any terminal, by SIGHUP.
+ * hung up at home, or when a node or a process of ssi-tty is lost; then the session's members on
+ * that node find it hung up.
  *
  * Source of the idea: telnetd's LINEMODE (EXTPROC), where the discipline is the user's too.
  */

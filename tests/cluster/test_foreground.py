@@ -81,8 +81,6 @@ class Foreground(lab.Tests):
 
     def test_job_control_reaches_programs_elsewhere(self):
         for name, options in [("bash", ["--norc", "-i"]), ("dash", ["-i"]), ("zsh", ["-f", "-i"])]:
-            if not self.lab.run("n1", "which", name).out:
-                self.skipTest(f"there is no {name}")
             user = self.shell(name, options)
             user.ask("cat\r", "cat\r\n")
             self.away("cat")
@@ -163,11 +161,11 @@ class Foreground(lab.Tests):
         user = self.shell()
         user.ask("cat\r", "cat\r\n")
         node = self.away("cat")
-        # The mirror is hung up, as a terminal whose line breaks.
+        # The mirror is hung up: to read it fails.
         start = len(user.out)
         self.lab.run(node, "sh", "-c", "kill -9 $(pgrep -x ssi-tty)", user="root", check=True)
         user.expect(r"\+ $", start=start)
-        user.ask("echo =$?\r", "^=129\r$")
+        user.ask("echo =$?\r", "^=1\r$")
         # The next program has a new one.
         user.ask("cat\r", "cat\r\n")
         node = self.away("cat")
