@@ -39,6 +39,9 @@ while True:
     signal.pause()
 """
 
+# Without line editors of their own, whose prompts are more than a prompt.
+SHELLS = [("bash", "--norc", "-i"), ("dash", "-i"), ("zsh", "-f", "-i", "+Z", "+o", "PROMPT_SP")]
+
 
 class Foreground(lab.Tests):
     def shell(self, name="bash", options=("--norc", "-i")):
@@ -80,7 +83,7 @@ class Foreground(lab.Tests):
         return node
 
     def test_job_control_reaches_programs_elsewhere(self):
-        for name, options in [("bash", ["--norc", "-i"]), ("dash", ["-i"]), ("zsh", ["-f", "-i"])]:
+        for name, *options in SHELLS:
             user = self.shell(name, options)
             user.ask("cat\r", "cat\r\n")
             self.away("cat")
@@ -93,20 +96,20 @@ class Foreground(lab.Tests):
             user.ask("fg\r", r"cat\r\n")
             user.ask("again\r", "^again\r\nagain\r$")
             user.ask("\x03", r"\+ $")
-            user.ask("echo =$?\r", "^=130\r$")
+            user.ask("echo s=$?\r", "^s=130\r$")
             # Who wants to read in the background is stopped, and reads in the foreground.
             user.ask("cat & sleep 1; jobs\r", r"(?i)(stopped|suspended).*cat")
             user.ask("fg\r", r"cat\r\n")
             user.ask("at last\r", "^at last\r\nat last\r$")
             user.ask("\x1c", r"\+ $")
-            user.ask("echo =$?\r", "^=131\r$")
+            user.ask("echo s=$?\r", "^s=131\r$")
             self.leave(user)
 
     def test_what_is_shown_comes_before_the_prompt(self):
         user = self.shell()
         for i in range(20):
-            shown = user.ask(f"seq {i} 400 | tail -n 100; echo =$?\r", r"^=0\r\n\+ $")
-            lines = user.out[:shown.end()].split(b"echo =$?\r\n")[-1].split(b"\r\n")
+            shown = user.ask(f"seq {i} 400 | tail -n 100; echo s=$?\r", r"^s=0\r\n\+ $")
+            lines = user.out[:shown.end()].split(b"echo s=$?\r\n")[-1].split(b"\r\n")
             self.assertEqual([int(line) for line in lines[:-2]], list(range(301, 401)))
         self.leave(user)
 
@@ -135,7 +138,7 @@ class Foreground(lab.Tests):
         user.ask("sleep 3\r", "sleep 3\r\n")
         self.away("sleep 3")
         user.ask("echo typed $((40+2)) ahead\r", "^typed 42 ahead\r$")
-        user.ask("head -n 1; echo =$?\r", r"\r\n")
+        user.ask("head -n 1; echo s=$?\r", r"\r\n")
         self.away("head -n 1")
         user.ask("first\recho $((50+5))\r", "^55\r$")
         self.leave(user)
@@ -153,7 +156,7 @@ class Foreground(lab.Tests):
         self.assertNotIn(b"out1999", user.out)
         user.expect("^in 500\r$", 60)
         self.assertEqual([int(n) for n in re.findall(rb"out(\d+)", user.out)], list(range(2000)))
-        user.ask("echo =$?\r", "^=3\r$")
+        user.ask("echo s=$?\r", "^s=3\r$")
         self.lab.settle()
         self.leave(user)
 
@@ -165,16 +168,17 @@ class Foreground(lab.Tests):
         start = len(user.out)
         self.lab.run(node, "sh", "-c", "kill -9 $(pgrep -x ssi-tty)", user="root", check=True)
         user.expect(r"\+ $", start=start)
-        user.ask("echo =$?\r", "^=1\r$")
+        user.ask("echo s=$?\r", "^s=1\r$")
         # The next program has a new one.
         user.ask("cat\r", "cat\r\n")
         node = self.away("cat")
         user.ask("hello\r", "^hello\r\nhello\r$")
         start = len(user.out)
-        self.lab.kill(node)
+        self.lab.command("kill", node)
         user.expect(r"Killed.*\r\n\+ $", 30, start=start)
-        user.ask("echo =$?\r", "^=137\r$")
-        self.lab.start(node)
+        user.ask("echo s=$?\r", "^s=137\r$")
+        self.lab.command("start", node)
+        self.lab.prepare_node(node)
         self.lab.settle()
         self.leave(user)
 
