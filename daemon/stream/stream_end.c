@@ -1,17 +1,21 @@
 /*
  * Happy path: a reader takes bytes out of its pipe into its hand; it sends what it
- * has there, one message at a time, each with the position of its first byte; the
- * writer takes what is new into its hand, answers with the position it wants next,
- * and puts the bytes into its pipe as room comes; the reader lets go of what is
- * acknowledged.  A writer whose hand is full answers late: that is the
+ * has there, each message with the position of its first byte; the writer takes what
+ * is new into its hand, answers with the position it wants next and the room behind
+ * that, and puts the bytes into its pipe as room comes; the reader lets go of what is
+ * acknowledged.  While there is room, full pieces follow each other
+ * without waiting; less than that waits for an answer, and grows meanwhile.  A writer
+ * whose hand is more than half full keeps the last answer back: that is the
  * back-pressure.
  *
- * Failure modes: a call that fails is made again after a pause, with the same
- * position, and taken once; an end that moved, or whose ssid is new, announces
- * itself, and the other goes on from there, so every end announces itself until it is
- * answered.  An end that the other node does not know for ABSENT_MAX, or a node out of
- * reach for SILENT_MAX, or lost, breaks the stream on this side too.  Positions that
- * do not meet mean lost bytes: the stream breaks on both sides.
+ * Failure modes: a call that fails is made again after a pause, and whatever was sent
+ * behind it with it, from the first byte that is not acknowledged; what comes twice is
+ * taken once, and what comes behind a gap not at all; an end that moved, or whose ssid
+ * is new, announces itself, and the other goes on from there, so every end announces
+ * itself until it is answered.  An end that the other node does not know for
+ * ABSENT_MAX, or a node out of reach for SILENT_MAX, or lost, breaks the stream on this
+ * side too.  Positions that do not meet mean lost bytes: the stream breaks on both
+ * sides.
  *
  * At a terminal (STREAM_TERMINAL) two ends have the same master, and one that ends ends
  * the other: see stream_terminal.c.
@@ -87,6 +91,7 @@ void stream_end_answer(struct stream_end *e)
 		return;
 	reply.position = stream_hand_behind(&e->hand);
 	reply.ended = stream_end_is(e, STREAM_ENDED);
+	reply.room = (uint32_t)stream_hand_room(&e->hand);
 	rpc_reply(e->unanswered, &reply.base, RPC_NO_BULK);
 	e->unanswered = NULL;
 }
@@ -96,6 +101,13 @@ void stream_end_cancel(struct stream_end *e)
 	if (e->call)
 		rpc_cancel(e->room->rpc, e->call);
 	e->call = NULL;
+	for (size_t i = 0; i < STREAM_MESSAGES_MAX; i++) {
+		if (e->messages[i].call)
+			rpc_cancel(e->room->rpc, e->messages[i].call);
+		e->messages[i].call = NULL;
+	}
+	e->n_messages = 0;
+	e->sent = e->limit = e->hand.first;
 }
 
 void stream_end_quiet(struct stream_end *e)
@@ -139,6 +151,7 @@ static void absent(struct stream_end *e, enum rpc_status status, const char *tex
 {
 	nsec_t now = env_now(e->room->env);
 
+	stream_end_cancel(e);
 	if (!e->silent_since)
 		e->silent_since = now;
 	if (status != RPC_NOT_FOUND)
@@ -224,43 +237,92 @@ static bool acknowledge(struct stream_end *e, uint64_t position)
 {
 	uint64_t n = position - e->hand.first;
 
-	return n <= e->hand.level && stream_hand_discard(&e->hand, n) == 0;
+	if (n > e->hand.level || stream_hand_discard(&e->hand, n) != 0)
+		return false;
+	if (e->sent < e->hand.first)
+		e->sent = e->hand.first;
+	return true;
 }
 
 static void on_data_done(void *owner, const struct rpc_result *result)
 {
 	const Ssi__Stream__DataReply *reply = (const void *)result->reply;
-	struct stream_end *e = owner;
+	struct stream_message *m = owner;
+	struct stream_end *e = m->from;
 
-	e->call = NULL;
+	m->call = NULL;
+	e->n_messages--;
 	/* Late because nobody reads there: the same bytes once more. */
-	if (result->status == RPC_TIMEOUT)
+	if (result->status == RPC_TIMEOUT) {
+		stream_end_cancel(e);
 		return stream_end_pump(e);
+	}
 	if (result->status != RPC_OK)
 		return absent(e, result->status, result->text);
 	stream_end_present(e);
+	/* By another link, behind the answer to a later one. */
+	if (reply->position < e->hand.first && m->behind < e->hand.first)
+		return stream_end_pump(e);
 	if (!acknowledge(e, reply->position))
 		return stream_end_mismatch(e);
 	if (reply->ended && stream_end_is(e, STREAM_ENDED) && !e->hand.level)
 		return stream_end_close(e);
+	if (reply->position < m->behind || (m->end && !reply->ended))
+		stream_end_cancel(e);
+	e->limit = reply->position + reply->room;
 	stream_end_pump(e);
 }
 
-static void send_data(struct stream_end *e)
+/* How many bytes the next message has; < 0: it waits. */
+static ssize_t next_length(const struct stream_end *e)
+{
+	uint64_t unsent = stream_hand_behind(&e->hand) - e->sent;
+	uint64_t room = e->limit > e->sent ? e->limit - e->sent : 0;
+	bool ended = stream_end_is(e, STREAM_ENDED);
+
+	if (!e->joined || e->call || e->n_messages == STREAM_MESSAGES_MAX)
+		return -1;
+	if (unsent > STREAM_PIECE_MAX)
+		unsent = STREAM_PIECE_MAX;
+	/* One may always be on its way: its answer says when there is room. */
+	if (!e->n_messages)
+		return unsent || ended ? (ssize_t)unsent : -1;
+	return unsent <= room && (unsent == STREAM_PIECE_MAX || (unsent && ended))
+		       ? (ssize_t)unsent
+		       : -1;
+}
+
+/* False: not now, and the end may be closed. */
+static bool send_data(struct stream_end *e, size_t len)
 {
 	Ssi__Stream__DataRequest q = SSI__STREAM__DATA_REQUEST__INIT;
-	_cleanup_buf_ struct buf bytes = { 0 };
-	int r = stream_pipe_peek(e->hand.own, &bytes);
+	struct stream_message *m = e->messages;
+	struct iovec bytes;
+	int r = stream_hand_peek(&e->hand, e->sent - e->hand.first, len, &bytes);
 
-	if (r == STREAM_PIPE_E_UNREADABLE)
-		return stream_end_break(e);
+	if (r == STREAM_PIPE_E_UNREADABLE) {
+		stream_end_break(e);
+		return false;
+	}
+	if (r == 0 && len && !bytes.iov_len && e->n_messages)
+		return false; /* when something is acknowledged */
+	while (m->call)
+		m++;
 	q.id = e->id;
-	q.position = e->hand.first;
-	q.end = stream_end_is(e, STREAM_ENDED) && bytes.len == e->hand.level;
-	if (r != 0 || rpc_call(e->room->rpc, e->mark.peer, STREAM_DATA, &q.base,
-			      (struct iovec){ bytes.data, bytes.len }, CALL_TIMEOUT,
-			      on_data_done, e, &e->call) != 0)
+	q.position = e->sent;
+	m->from = e;
+	m->behind = e->sent + bytes.iov_len;
+	m->end = stream_end_is(e, STREAM_ENDED) &&
+		 m->behind == stream_hand_behind(&e->hand);
+	q.end = m->end;
+	if (r != 0 || rpc_call(e->room->rpc, e->mark.peer, STREAM_DATA, &q.base, bytes,
+			       CALL_TIMEOUT, on_data_done, m, &m->call) != 0) {
 		absent(e, RPC_FAILED, "out of memory");
+		return false;
+	}
+	e->sent = m->behind;
+	e->n_messages++;
+	return true;
 }
 
 static void watch(struct stream_end *e, unsigned events)
@@ -293,6 +355,8 @@ static void take_last(struct stream_end *e)
 
 static void pump_reader(struct stream_end *e)
 {
+	ssize_t n;
+
 	if (stream_end_is(e, STREAM_HELD))
 		return;
 	if (e->mark.peer == NODE_NONE) {
@@ -303,8 +367,8 @@ static void pump_reader(struct stream_end *e)
 	if (stream_end_is(e, STREAM_LAST) && !stream_end_is(e, STREAM_ENDED))
 		take_last(e);
 	watch(e, stream_end_is(e, STREAM_ENDED) || stream_hand_is_full(&e->hand) ? 0 : ENV_READ);
-	if (e->joined && !e->call && (e->hand.level || stream_end_is(e, STREAM_ENDED)))
-		send_data(e);
+	while ((n = next_length(e)) >= 0 && send_data(e, (size_t)n))
+		;
 }
 
 /* Nobody has the terminal open now; there is no event of its opening. */
@@ -319,15 +383,12 @@ static void wait_for_opening(struct stream_end *e)
 static void pump_writer(struct stream_end *e)
 {
 	ssize_t n = 0;
-	bool gave = false;
 
 	while (e->hand.level && (n = stream_hand_give(&e->hand)) > 0)
-		gave = true;
+		;
 	if (n < 0 && n != -EAGAIN)
 		return stream_end_break(e);
-	if (gave && e->hand.level <= e->hand.size / 2)
-		e->full = false;
-	if (!e->full)
+	if (e->hand.level <= e->hand.size / 2 || stream_end_is(e, STREAM_ENDED))
 		stream_end_answer(e);
 	/* A terminal is hung up at once, whatever was typed. */
 	if (stream_end_is(e, STREAM_ENDED) &&
@@ -450,8 +511,13 @@ int stream_end_new(struct stream_room *s, stream_id id, const struct stream_mark
 
 	if (!e)
 		return err_origin(-ENOMEM);
-	*e = (struct stream_end){ .room = s, .id = id, .mark = *mark, .inode = inode,
-				  .hand = *hand };
+	*e = (struct stream_end){.room = s,
+				 .id = id,
+				 .mark = *mark,
+				 .inode = inode,
+				 .hand = *hand,
+				 .sent = hand->first,
+				 .limit = hand->first};
 	e->watch = (struct env_fd){ .cb = on_pipe, .fd = hand->pipe };
 	e->again.cb = on_again;
 	/* Only the first arming of a timer can fail; this one matters to a doubtful end. */

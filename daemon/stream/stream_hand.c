@@ -1,7 +1,8 @@
 /*
  * Happy path: bytes go into the hand by splice() or write(), and out of it by
- * splice(), or by read() when the other end has acknowledged them.  What is sent is
- * read from a copy that tee() makes.
+ * splice(), to /dev/null when the other end has acknowledged them.  What is sent is
+ * read from a copy that tee() makes, of pages and not of bytes: what lies before it is
+ * sent already and not acknowledged, and leaves the copy unread.
  *
  * SIGKILL comes at any instant, also within a system call.  Only we touch the hand,
  * so FIONREAD says how many bytes are in it, and the slot need only say where they
@@ -10,7 +11,7 @@
  * bytes are removed.  So:
  *
  *   add:     place = first | FIRST;   splice or write into the hand
- *   remove:  place = behind | BEHIND; splice or read out of the hand
+ *   remove:  place = behind | BEHIND; splice out of the hand
  *
  * killed before the store: the word before it is as true, nothing moves between the two
  * steps.  The store is one of 64 bits.  Killed after it, or within the call that
@@ -58,7 +59,12 @@ struct stream_slots {
 	struct space *space;
 	struct slot *slots; /* mapped, kept */
 	int32_t *pids;      /* the same */
+	int null;
+	int copy[2]; /* a pipe, empty; -1: to be made */
+	uint8_t piece[STREAM_PIECE_MAX];
 };
+
+DEFINE_CLEANUP(struct stream_slots, stream_slots_free);
 
 static struct slot *slot_of(const struct stream_hand *h)
 {
@@ -206,6 +212,11 @@ uint64_t stream_hand_behind(const struct stream_hand *h)
 	return h->first + h->level;
 }
 
+size_t stream_hand_room(const struct stream_hand *h)
+{
+	return h->level < h->size ? h->size - h->level : 0;
+}
+
 bool stream_hand_is_full(const struct stream_hand *h)
 {
 	struct pollfd p = { h->own, POLLOUT, 0 };
@@ -227,7 +238,7 @@ ssize_t stream_hand_take(struct stream_hand *h)
 {
 	ssize_t n;
 
-	if (stream_hand_is_full(h))
+	if (h->level >= h->size)
 		return -EAGAIN;
 	before_adding(h);
 	n = splice(h->pipe, NULL, h->own, NULL, h->size - h->level, SPLICE_F_NONBLOCK);
@@ -239,7 +250,7 @@ ssize_t stream_hand_take(struct stream_hand *h)
 
 ssize_t stream_hand_put(struct stream_hand *h, const void *data, size_t len)
 {
-	size_t room = h->level < h->size ? h->size - h->level : 0;
+	size_t room = stream_hand_room(h);
 	ssize_t n;
 
 	if (!room)
@@ -267,11 +278,10 @@ ssize_t stream_hand_give(struct stream_hand *h)
 
 int stream_hand_discard(struct stream_hand *h, size_t n)
 {
-	uint8_t unused[16384];
-
 	before_removing(h);
 	while (n) {
-		ssize_t r = read(h->own, unused, n < sizeof(unused) ? n : sizeof(unused));
+		ssize_t r = splice(h->own, NULL, h->slots->null, NULL, n,
+				   SPLICE_F_NONBLOCK);
 
 		if (r <= 0)
 			return err_origin(r < 0 ? -errno : -EIO);
@@ -280,6 +290,64 @@ int stream_hand_discard(struct stream_hand *h, size_t n)
 		n -= (size_t)r;
 	}
 	return 0;
+}
+
+static void close_copy(struct stream_slots *s)
+{
+	s->copy[0] = close_fd(s->copy[0]);
+	s->copy[1] = close_fd(s->copy[1]);
+}
+
+/* With as many places as @pipe has, or what is behind many small pieces would not be
+ * reached. */
+static int open_copy(struct stream_slots *s, int pipe)
+{
+	int size = fcntl(pipe, F_GETPIPE_SZ);
+
+	if (s->copy[0] < 0 && pipe2(s->copy, O_CLOEXEC | O_NONBLOCK) < 0)
+		return err_origin(-errno);
+	if (size > fcntl(s->copy[1], F_GETPIPE_SZ))
+		(void)fcntl(s->copy[1], F_SETPIPE_SZ, size);
+	return 0;
+}
+
+/* False: it was not all. */
+static bool skip_copy(struct stream_slots *s, size_t n)
+{
+	while (n) {
+		ssize_t r =
+			splice(s->copy[0], NULL, s->null, NULL, n, SPLICE_F_NONBLOCK);
+
+		if (r <= 0)
+			return false;
+		n -= (size_t)r;
+	}
+	return true;
+}
+
+int stream_hand_peek(struct stream_hand *h, size_t skip, size_t len, struct iovec *ret)
+{
+	struct stream_slots *s = h->slots;
+	int r = open_copy(s, h->own);
+	ssize_t n;
+
+	if (r < 0)
+		return r;
+	*ret = (struct iovec){s->piece, 0};
+	if (len > sizeof(s->piece))
+		len = sizeof(s->piece);
+	n = tee(h->own, s->copy[1], skip + len, SPLICE_F_NONBLOCK);
+	if (n < 0)
+		r = err_origin(-errno);
+	if (n > (ssize_t)skip && skip_copy(s, skip)) {
+		n -= (ssize_t)skip;
+		ret->iov_len = (size_t)n;
+		if (read(s->copy[0], s->piece, (size_t)n) == n)
+			return 0;
+		r = STREAM_PIPE_E_UNREADABLE;
+	}
+	close_copy(s); /* what is left in it is for nobody */
+	return r;
 }
 
 int stream_pipe_peek(int pipe, struct buf *ret)
@@ -417,7 +485,7 @@ int stream_slots_restore(struct stream_slots *s,
 
 int stream_slots_new(struct stream_slots **ret, struct space *space)
 {
-	_cleanup_free_ struct stream_slots *s = calloc(1, sizeof(*s));
+	_cleanup_(stream_slots_freep) struct stream_slots *s = calloc(1, sizeof(*s));
 	void *mapped;
 	bool fresh;
 	int r;
@@ -425,16 +493,18 @@ int stream_slots_new(struct stream_slots **ret, struct space *space)
 	if (!s)
 		return err_origin(-ENOMEM);
 	s->space = space;
+	s->copy[0] = s->copy[1] = -1;
+	s->null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	if (s->null < 0)
+		return err_origin(-errno);
 	r = space_state(space, "stream/state", SLOTS * sizeof(struct slot), &mapped, &fresh);
 	if (r != 0)
 		return err_fold(r);
 	s->slots = mapped;
 	r = space_state(space, "stream/pids", SLOTS * sizeof(*s->pids), &mapped,
 			&fresh);
-	if (r != 0) {
-		(void)munmap(s->slots, SLOTS * sizeof(struct slot));
+	if (r != 0)
 		return err_fold(r);
-	}
 	s->pids = mapped;
 	*ret = TAKE(s);
 	return 0;
@@ -444,8 +514,12 @@ struct stream_slots *stream_slots_free(struct stream_slots *s)
 {
 	if (!s)
 		return NULL;
-	(void)munmap(s->slots, SLOTS * sizeof(struct slot));
-	(void)munmap(s->pids, SLOTS * sizeof(*s->pids));
+	if (s->slots)
+		(void)munmap(s->slots, SLOTS * sizeof(struct slot));
+	if (s->pids)
+		(void)munmap(s->pids, SLOTS * sizeof(*s->pids));
+	close_copy(s);
+	(void)close_fd(s->null);
 	free(s);
 	return NULL;
 }

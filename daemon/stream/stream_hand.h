@@ -13,9 +13,12 @@
 #include "ids.h"
 #include "space.h"
 
+#include <sys/uio.h>
+
 enum {
 	STREAM_HAND_SIZE = 256 << 10, /* of the private pipe, where allowed */
 	STREAM_REST_MAX = 1 << 20,    /* as much as it may be made to hold */
+	STREAM_PIECE_MAX = 64 << 10,  /* as much as is peeked at once */
 };
 
 /* All slots of this node. */
@@ -76,6 +79,8 @@ void stream_hand_release(struct stream_hand *h);
 
 /* The position behind the last byte in the hand. */
 uint64_t stream_hand_behind(const struct stream_hand *h);
+/* How much more may be added. */
+size_t stream_hand_room(const struct stream_hand *h);
 /* Nothing more fits in. */
 bool stream_hand_is_full(const struct stream_hand *h);
 
@@ -91,5 +96,10 @@ enum {
 	STREAM_PIPE_E_UNREADABLE, /* it holds a page of a file that cannot be read, say */
 };
 
+/*
+ * Up to @len bytes, and STREAM_PIECE_MAX, behind the first @skip of the hand, where
+ * they stay. @ret is good until the next call for any hand; it may be less than there is.
+ */
+int stream_hand_peek(struct stream_hand *h, size_t skip, size_t len, struct iovec *ret);
 /* Append what is in a pipe, or the beginning of it, to @ret: it stays there. */
 int stream_pipe_peek(int pipe, struct buf *ret);

@@ -18,6 +18,16 @@ enum {
 	STREAM_RESIZE = RPC_ROOM_STREAM << 8 | 4,
 };
 
+enum { STREAM_MESSAGES_MAX = 8 };
+
+/* Bytes that a reader has sent, until they are answered. */
+struct stream_message {
+	struct stream_end *from;
+	struct rpc_request *call; /* NULL: free */
+	uint64_t behind;	  /* the position behind its last byte */
+	bool end;
+};
+
 struct stream_end {
 	LIST_ENTRY(stream_end) entry;
 	struct stream_room *room;
@@ -32,8 +42,11 @@ struct stream_end {
 	bool lost;           /* its node was lost while this end was cut */
 	nsec_t silent_since; /* 0: it answers */
 	nsec_t absent_since; /* 0: it answers, or its node does not */
-	struct rpc_request *call;
-	bool full;                   /* writer: did not take all of the last message */
+	struct rpc_request *call; /* OPEN or BROKEN */
+	struct stream_message messages[STREAM_MESSAGES_MAX];
+	size_t n_messages; /* that are not answered */
+	uint64_t sent;	   /* reader: the position behind what they hold */
+	uint64_t limit;	   /* reader: the position up to which there is room */
 	struct rpc_call *unanswered; /* writer: a DATA that waits for room */
 };
 
@@ -73,7 +86,8 @@ void stream_end_set_peer(struct stream_end *e, node_id peer);
 
 /* No more events; what it was asked is answered, what it asked is forgotten. */
 void stream_end_quiet(struct stream_end *e);
-void stream_end_cancel(struct stream_end *e); /* what it asked */
+/* What it asked; what was sent and not acknowledged will be sent again. */
+void stream_end_cancel(struct stream_end *e);
 void stream_end_answer(struct stream_end *e); /* what it was asked: the position it wants */
 /* The other side was heard. */
 void stream_end_present(struct stream_end *e);

@@ -39,7 +39,7 @@ RPC_HANDLER(on_open, struct stream_room, Ssi__Stream__OpenRequest)
 RPC_HANDLER(on_data, struct stream_room, Ssi__Stream__DataRequest)
 {
 	struct stream_end *e = stream_end_find(self, req->id, STREAM_WRITER);
-	uint64_t known, n_new;
+	uint64_t behind, known, n_new = 0;
 	ssize_t n;
 
 	if (!e)
@@ -49,20 +49,21 @@ RPC_HANDLER(on_data, struct stream_room, Ssi__Stream__DataRequest)
 	if (e->mark.peer != rpc_call_peer(call))
 		return rpc_fail(call, RPC_CONFLICT, "the stream comes from node %s",
 				rpc_name(self->rpc, e->mark.peer));
-	/* Bytes before our position were taken already; a gap is never taken. */
-	known = stream_hand_behind(&e->hand) - req->position;
-	n_new = known < bulk.iov_len ? bulk.iov_len - known : 0;
-	if (req->position > stream_hand_behind(&e->hand) ||
-	    (stream_end_is(e, STREAM_ENDED) && n_new))
+	/* Bytes before our position were taken already; of what is behind a gap nothing
+	 * is: the answer says which come next. */
+	behind = stream_hand_behind(&e->hand);
+	known = req->position <= behind ? behind - req->position : UINT64_MAX;
+	if (known < bulk.iov_len)
+		n_new = bulk.iov_len - known;
+	if (stream_end_is(e, STREAM_ENDED) && n_new)
 		return rpc_fail(call, RPC_USAGE, "not the bytes that come next");
-	stream_end_answer(e); /* a call before this one is over for the reader */
+	stream_end_answer(e); /* in order, and only the last one may wait */
 	n = n_new ? stream_hand_put(&e->hand, (uint8_t *)bulk.iov_base + known, n_new) : 0;
 	if (n < 0) {
 		rpc_fail(call, RPC_FAILED, "%s", strerror((int)-n));
 		return stream_end_break(e);
 	}
-	e->full = (size_t)n < n_new;
-	if (req->end && !e->full && known <= bulk.iov_len)
+	if (req->end && (size_t)n == n_new && known <= bulk.iov_len)
 		stream_end_set_flag(e, STREAM_ENDED);
 	e->unanswered = call;
 	stream_end_pump(e);

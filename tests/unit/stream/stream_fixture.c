@@ -134,8 +134,7 @@ void clock_advance(nsec_t by)
 	ahead += by;
 }
 
-
-void node_start(struct node *n, node_id id, struct env_event *event)
+void node_start_bare(struct node *n, node_id id, struct env_event *event)
 {
 	struct rpc_peer peers[NODES];
 
@@ -151,6 +150,11 @@ void node_start(struct node *n, node_id id, struct env_event *event)
 	for (node_id i = 0; i < NODES; i++)
 		peers[i] = (struct rpc_peer){ i + 1, "there" };
 	assert_int_equal(rpc_set_view(n->rpc, 1, peers, NODES), 0);
+}
+
+void node_start(struct node *n, node_id id, struct env_event *event)
+{
+	node_start_bare(n, id, event);
 	assert_int_equal(stream_room_new(&n->room, n->env, n->space, n->rpc), 0);
 }
 

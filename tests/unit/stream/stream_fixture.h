@@ -32,6 +32,8 @@ int stream_fixture_main(int argc, char **argv, int (*tests)(void));
 
 /* Node @id, with a loop of its own, or @event's. */
 void node_start(struct node *n, node_id id, struct env_event *event);
+/* Without its room: the test answers in its place. */
+void node_start_bare(struct node *n, node_id id, struct env_event *event);
 /* As ssid ends; what is kept stays. */
 void node_stop(struct node *n);
 /* Descriptors that the node has in ssi-init, its state memfds not counted. */
