@@ -176,6 +176,8 @@ int main(int argc, char **argv)
 		join_families(rows, shown);
 	free(rows);
 	session_print(t);
+	if (event->processes->stale)
+		session_error("this node has lost touch with the cluster: what is shown may be old");
 	for (size_t i = 0; i < event->processes->n_silent; i++)
 		session_error("node %s does not answer: its processes are not shown",
 			      event->processes->silent[i]);

@@ -137,6 +137,7 @@ static void listing_finish(struct listing *l)
 	if (control_release(l->connection)) {
 		reply.n_processes = l->n_processes;
 		reply.processes = l->processes;
+		reply.stale = !membership_lease_held(l->connection->control->n.membership);
 		reply.n_silent = l->n_silent;
 		reply.silent = l->silent;
 		event.body_case = SSI__CONTROL__EVENT__BODY_PROCESSES;

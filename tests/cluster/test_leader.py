@@ -80,6 +80,12 @@ class Leader(Roles):
         for command in [("ssi-admin", "token"), ("ssi-run", "true")]:
             r = self.lab.run("n1", *command, user="root")
             self.assert_result(r, 8, f"^{command[0]}: (no majority: of the voters|out of touch)")
+        # What is read all the same is said to be old.
+        for command, missing in [(("ssi-ps",), ["n2", "n3"]), (("ssi-nodes", "--history"), []), (("ssi-nodes",), [])]:
+            r = self.lab.run("n1", *command, check=True)
+            self.assertRegex(r.err.decode(), f"(?m)^{command[0]}: this node has lost touch with the cluster.* may be old")
+            for node in missing:
+                self.assertIn(f"node {node} does not answer", r.err.decode())
         self.assertNotIn(b"got one", program.read())
         for node in ["n2", "n3"]:
             self.lab.command("start", node)

@@ -7,7 +7,7 @@ import unittest
 
 from test_hostile import Server, field, frame, sends
 from test_nodes import number
-from tools import path
+from tools import path, run
 
 
 def process(pid, ppid, node, command):
@@ -56,6 +56,13 @@ class Tree(unittest.TestCase):
             (302, "n2", "  |-as"),
             (304, "n2", "  `-cc1"),
             (303, "n3", r"ein W\xc3\xb6rtchen")])
+
+    def test_what_may_be_old_is_said_to_be(self):
+        s = Server(sends(frame(field(5, number(3, 1)))))
+        r = run(["ssi-ps", "--socket", s.path])
+        s.close()
+        self.assertEqual((r.returncode, r.stderr), (0, "ssi-ps: this node has lost touch with the cluster: "
+                                                    "what is shown may be old\n"))
 
     def test_whose_parent_is_not_shown_is_a_root(self):
         self.assertEqual(self.rows(FAMILY, "--tree", "131072", "302", "301"),
