@@ -283,9 +283,10 @@ static void set_lease(struct membership *m, nsec_t until)
 		(void)env_arm(m->env, &m->lease_timer, until - now);
 	if (held && m->events->on_renewed)
 		m->events->on_renewed(m->owner, until);
-	if (held == m->lease_told)
+	if (held == m->lease_told && m->told)
 		return;
 	m->lease_told = held;
+	m->told = true;
 	if (held)
 		log_info("the lease is held");
 	else if (!m->left)

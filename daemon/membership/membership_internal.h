@@ -96,6 +96,7 @@ struct membership {
 	char unanswered[96];	  /* see membership_unanswered() */
 	bool recovered;		  /* by membership_recover(), and no view was committed since */
 	bool lease_told;	    /* what the owner was told last */
+	bool told;		    /* else the lease of a predecessor may last */
 	bool given_up;		    /* and takes none until a view has settled that */
 	node_id cut_from;	    /* gets none before this one is reached; NODE_NONE: not so */
 	nsec_t lease_until;	    /* by this node's clock; 0: none */

@@ -52,7 +52,7 @@ struct machine {
 	struct rpc *rpc;
 	struct membership *m;
 	epoch_t epoch; /* of its last view, in this boot */
-	bool lease, leaving;
+	bool lease, told_lease, leaving;
 	bool told[N_BLOCKS]; /* its own, in this boot */
 	struct rpc_call *late;
 };
@@ -154,7 +154,8 @@ static void on_lease(void *owner, bool held)
 	struct machine *n = owner;
 
 	world_note(n->sim->w, n->slot, "lease %d", held);
-	world_check(n->sim->w, n->lease != held, "told the same lease twice");
+	world_check(n->sim->w, n->lease != held || !n->told_lease, "told the same lease twice");
+	n->told_lease = true;
 	n->lease = held;
 }
 
@@ -310,7 +311,7 @@ static int start(void *owner, unsigned slot)
 	};
 
 	n->epoch = 0;
-	n->lease = false;
+	n->lease = n->told_lease = false;
 	memset(n->told, 0, sizeof(n->told));
 	world_check(s->w, !rpc_new(&n->rpc, world_env(s->w, slot), n->id), "rpc_new");
 	world_listen(s->w, slot, rpc_events(), n->rpc);

@@ -615,6 +615,23 @@ static void a_leader_that_stops_lets_another_lead_and_votes_stay(void **state)
 		assert_true(membership_node(f->nodes[3].m, i)->voter);
 }
 
+/* That of its predecessor may last still, and what runs by it has to stop. */
+static void who_gives_up_a_lease_that_it_has_not_had_says_so(void **state)
+{
+	struct fixture *f = *state;
+	node_id three = 3;
+
+	assert_int_equal(move(f, &three, 1, MEMBER_LEAVING), 0);
+	world_crash(f->w, 3, false);
+	world_cut(f->w, 3, 1, true);
+	world_cut(f->w, 3, 2, true);
+	world_boot(f->w, 3);
+	run(f, 100);
+	f->nodes[3].lease = true; /* as ssi-init has it */
+	assert_int_equal(membership_give_up(f->nodes[3].m), 0);
+	assert_false(f->nodes[3].lease);
+}
+
 static void who_is_removed_has_no_lease_and_no_vote_until_it_is_added(void **state)
 {
 	struct fixture *f = *state;
@@ -943,6 +960,7 @@ int main(void)
 		ONE(the_only_voter_that_stops_leaves_its_vote_to_another),
 		ONE(who_stops_alone_waits_for_nobody),
 		THREE(a_leader_that_stops_lets_another_lead_and_votes_stay),
+		THREE(who_gives_up_a_lease_that_it_has_not_had_says_so),
 		THREE(who_is_removed_has_no_lease_and_no_vote_until_it_is_added),
 		THREE(many_are_removed_in_one_view_or_none),
 		THREE(more_pids_come_until_there_are_none),
