@@ -36,6 +36,7 @@ struct sim_soul *sim_soul_new(struct sim_kernel *k, pid_t pid, pid_t app, unsign
 	soul->pid = pid;
 	soul->app = app ? app : pid;
 	soul->home = home;
+	soul->may_die = k->forced;
 	LIST_INSERT_HEAD(&k->souls, soul, in);
 	return soul;
 }

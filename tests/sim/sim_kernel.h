@@ -128,6 +128,7 @@ struct sim_kernel {
 	LIST_HEAD(, sim_soul) souls;
 	int root_fd; /* with a file for each program of ours */
 	bool calm;   /* criu does not fail */
+	bool forced; /* whoever is born from now on may be ended */
 };
 
 extern struct sim_kernel *sim_kernel; /* one at a time */

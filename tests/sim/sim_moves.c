@@ -20,6 +20,8 @@ static void on_view(void *owner, const struct membership_view *v)
 		return;
 	process_on_view(m->process);
 	migration_on_view(m->migration);
+	if (m->hotplug)
+		hotplug_on_view(m->hotplug);
 }
 
 static void on_lease(void *owner, bool held)
@@ -82,6 +84,26 @@ static void on_lost(void *owner)
 	world_fail(m->sim->w, "the space of machine %u is lost", m->slot);
 }
 
+static void on_halt(void *owner)
+{
+	struct machine *m = owner;
+
+	world_fail(m->sim->w, "machine %u is to stop", m->slot);
+}
+
+static int build_hotplug(struct machine *m)
+{
+	struct hotplug_neighbours n = { .env = world_env(m->sim->w, m->slot),
+					.rpc = m->rpc,
+					.membership = m->membership,
+					.process = m->process,
+					.migration = m->migration,
+					.on_halt = on_halt,
+					.owner = m };
+
+	return m->sim->changes ? hotplug_new(&m->hotplug, &n) : 0;
+}
+
 static int build(struct machine *m)
 {
 	static const struct membership_events membership = { on_view, on_lease, on_pid_block,
@@ -128,7 +150,9 @@ static int build(struct machine *m)
 				   .self = m->id,
 				   .on_thawed = on_thawed,
 				   .owner = m };
-	return r ? r : migration_room_new(&m->migration, &n);
+	if (r == 0)
+		r = migration_room_new(&m->migration, &n);
+	return r ? r : build_hotplug(m);
 }
 
 static int start(void *owner, unsigned slot)
@@ -154,6 +178,7 @@ static void kill_rooms(void *owner, unsigned slot)
 
 	world_act(s->w, slot);
 	sim_kernel_dying(k);
+	m->hotplug = hotplug_free(m->hotplug);
 	m->process = process_room_free(m->process);
 	m->membership = membership_free(m->membership);
 	while ((q = TAILQ_FIRST(&m->rpc->by_due)))

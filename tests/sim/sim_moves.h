@@ -1,10 +1,11 @@
 #pragma once
 /*
- * Simulated machines with the rooms up to migration: how they are built, join and die
+ * Simulated machines with the rooms up to migration, and hotplug if members come and go: how they are built, join and die
  * (sim_moves.c), and what must hold of them (sim_moves_judge.c).  What happens to them is the
  * test's.
  */
 #include "fence.h"
+#include "hotplug.h"
 #include "membership.h"
 #include "migration.h"
 #include "process.h"
@@ -16,12 +17,12 @@ enum {
 	N_ASKS = 4000,
 };
 
-enum what { MOVE, SIGNAL, WAIT };
+enum what { MOVE, SIGNAL, WAIT, CHANGE };
 
 /* Something that was asked of a machine, and is answered once, or dies with it. */
 struct ask {
 	struct machine *from;
-	struct sim_soul *soul;
+	struct sim_soul *soul; /* NULL: of a CHANGE */
 	unsigned boot;
 	enum what what;
 	int signal;
@@ -39,8 +40,10 @@ struct machine {
 	struct process_room *process;
 	struct criu *criu;
 	struct migration_room *migration;
+	struct hotplug *hotplug; /* NULL, unless members change */
 	struct fence fence;
 	epoch_t epoch;
+	enum member_state state; /* by the newest view */
 	bool power; /* is cut, when it is killed */
 };
 
@@ -49,10 +52,11 @@ struct sim {
 	struct sim_kernel kernel;
 	struct machine machines[N_MACHINES + 1];
 	bool calm;
+	bool changes; /* members are removed and added */
 	unsigned joining;
 	epoch_t newest;
 	struct ask asks[N_ASKS];
-	size_t n_asks, n_moved, n_moves, n_launched;
+	size_t n_asks, n_moved, n_moves, n_launched, n_changed;
 };
 
 /* sim_moves.c */

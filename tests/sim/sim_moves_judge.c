@@ -42,7 +42,8 @@ void sim_moves_on_view(struct sim *s, const struct membership_view *v)
 
 		if (!k)
 			continue;
-		k->out = v->nodes[i].state != MEMBER_UP;
+		s->machines[of->slot].state = v->nodes[i].state;
+		k->out = !membership_state_is_up(v->nodes[i].state);
 		k->n_outs += k->out && !was;
 		if (k->out)
 			lose(k);
@@ -73,6 +74,7 @@ static void check_machine(struct machine *m)
 	struct migration_entry e;
 	struct sim_process *p;
 
+	world_check(w, m->state == MEMBER_UP, "node %u is %d", m->id, m->state);
 	world_check(w, m->membership && membership_lease_held(m->membership),
 		    "node %u has no lease", m->id);
 	world_check(w, !k->frozen_at, "the space of node %u is frozen", m->id);

@@ -1,10 +1,11 @@
 /*
  * Processes are started, moved from anywhere to anywhere, signalled and ended, while
  * ssids are killed (also between two things that they do), machines lose their power, are paused
- * and cut off, by a seed; then everything heals.  What must hold is in sim_moves_judge.c; and
- * here: who waits is told once, and what is true.
+ * and cut off, and with --changes are removed and added by command, by a seed; then everything
+ * heals.  What must hold is in sim_moves_judge.c; and here: who waits is told once, and what is
+ * true.
  *
- *   test_migration_sim [--seed S]... [--count N] [--verbose]
+ *   test_migration_sim [--changes] [--seed S]... [--count N] [--verbose]
  */
 #include "sim_moves.h"
 
@@ -261,6 +262,99 @@ static void wait_for(struct sim *s)
 	world_act(s->w, 0);
 }
 
+/* Members are removed and added, whoever asks and whatever else happens to them. */
+
+static void on_changed(void *owner, const struct hotplug_result *result)
+{
+	struct ask *a = owner;
+	struct sim *s = a->from->sim;
+
+	world_note(s->w, a->from->slot, "ask %zu: status %d %s", (size_t)(a - s->asks),
+		   result->status, result->text);
+	world_check(s->w, !a->ended, "an answer came twice");
+	world_check(s->w, a->boot == a->from->boot, "an answer came after its asker's death");
+	a->ended = true;
+	s->n_changed += result->status == RPC_OK;
+}
+
+static void change(struct machine *from, const struct hotplug_request *q)
+{
+	struct sim *s = from->sim;
+
+	world_act(s->w, from->slot);
+	world_note(s->w, from->slot, "ask %zu: %s %zu, the first is %u", s->n_asks,
+		   q->what == HOTPLUG_ADD ? "add" : "remove", q->n_nodes, q->nodes[0]);
+	world_check(s->w,
+		    !hotplug_change(from->hotplug, q, on_progress, on_changed,
+				    ask_new(from, NULL, CHANGE)),
+		    "a change was not taken");
+	world_act(s->w, 0);
+}
+
+/* Whoever may be ended by it. */
+static void force(struct sim *s)
+{
+	struct sim_soul *soul;
+
+	s->kernel.forced = true;
+	LIST_FOREACH(soul, &s->kernel.souls, in)
+		soul->may_die = true;
+}
+
+static size_t list_removed(struct sim *s, node_id ret[static N_MACHINES])
+{
+	size_t n = 0;
+
+	for (unsigned i = 1; i <= N_MACHINES; i++)
+		if (s->machines[i].state == MEMBER_REMOVED)
+			ret[n++] = s->machines[i].id;
+	return n;
+}
+
+static void change_one(struct sim *s)
+{
+	struct machine *from = any_machine(s);
+	node_id nodes[N_MACHINES];
+	struct hotplug_request q = {
+		.what = world_chance(s->w, 500) ? HOTPLUG_ADD : HOTPLUG_REMOVE,
+		.nodes = nodes,
+		.dry_run = world_chance(s->w, 50),
+		.timeout = (1 + world_below(s->w, 20)) * NSEC_PER_SEC,
+	};
+
+	if (!from)
+		return;
+	if (q.what == HOTPLUG_ADD)
+		q.n_nodes = list_removed(s, nodes);
+	else
+		do
+			nodes[q.n_nodes++] = s->machines[1 + world_below(s->w, N_MACHINES)].id;
+		while (q.n_nodes < N_MACHINES && world_chance(s->w, 200));
+	if (!q.n_nodes)
+		return;
+	q.force = world_chance(s->w, 50);
+	if (q.force)
+		force(s);
+	change(from, &q);
+}
+
+/* In the end all are to be members: as an operator does who sees that some are not. */
+static void on_adding(void *arg)
+{
+	struct sim *s = arg;
+	node_id nodes[N_MACHINES];
+	struct hotplug_request q = { .what = HOTPLUG_ADD, .nodes = nodes,
+				     .timeout = 10 * NSEC_PER_SEC };
+
+	q.n_nodes = list_removed(s, nodes);
+	for (unsigned i = 1; q.n_nodes && i <= N_MACHINES; i++)
+		if (s->machines[i].state == MEMBER_UP && is_there(&s->machines[i])) {
+			change(&s->machines[i], &q);
+			break;
+		}
+	(void)world_at(s->w, 5 * NSEC_PER_SEC, on_adding, s);
+}
+
 static void work(struct sim *s)
 {
 	switch (world_below(s->w, 12)) {
@@ -353,6 +447,8 @@ static void on_scenario(void *arg)
 		return;
 	for (uint64_t i = 1 + world_below(s->w, 3); i; i--)
 		work(s);
+	if (s->changes && world_chance(s->w, 60))
+		change_one(s);
 	if (world_chance(s->w, 150))
 		trouble(s);
 	/* A service manager starts an ssid again. */
@@ -372,6 +468,8 @@ static void calm_down(struct sim *s)
 		world_disk_full(s->w, i, false);
 		world_boot(s->w, i);
 	}
+	if (s->changes)
+		(void)world_at(s->w, 0, on_adding, s);
 }
 
 /* Programs of ours, as the rooms look for them. */
@@ -406,13 +504,14 @@ static void unmake_root(int root)
 	(void)close(root);
 }
 
-static uint64_t run(uint64_t seed, bool verbose, int root_fd)
+static uint64_t run(uint64_t seed, bool changes, bool verbose, int root_fd)
 {
 	_cleanup_free_ struct sim *s = calloc(1, sizeof(*s));
 	uint64_t trace;
 
 	if (!s)
 		abort();
+	s->changes = changes;
 	s->w = world_new(seed, N_MACHINES, &sim_moves_rooms, s);
 	sim_kernel_init(&s->kernel, s->w);
 	s->kernel.root_fd = root_fd;
@@ -433,8 +532,8 @@ static uint64_t run(uint64_t seed, bool verbose, int root_fd)
 	world_run(s->w, CALM);
 	sim_moves_check_healed(s);
 	if (verbose)
-		printf("# seed %" PRIu64 ": %zu launched, %zu of %zu moved, view %" PRIu64 "\n",
-		       seed, s->n_launched, s->n_moved, s->n_moves, s->newest);
+		printf("# seed %" PRIu64 ": %zu launched, %zu of %zu moved, %zu changes, view %" PRIu64 "\n",
+		       seed, s->n_launched, s->n_moved, s->n_moves, s->n_changed, s->newest);
 	for (unsigned i = 1; i <= N_MACHINES; i++)
 		kill_one(s, i, true);
 	trace = world_trace(s->w);
@@ -444,12 +543,13 @@ static uint64_t run(uint64_t seed, bool verbose, int root_fd)
 }
 
 /* False: a seed has two traces. */
-static bool run_from(uint64_t seed, uint64_t count, unsigned n_twice, bool verbose, int root_fd)
+static bool run_from(uint64_t seed, uint64_t count, unsigned n_twice, bool changes, bool verbose,
+		     int root_fd)
 {
 	for (uint64_t i = 0; i < count; i++) {
-		uint64_t trace = run(seed + i, verbose, root_fd);
+		uint64_t trace = run(seed + i, changes, verbose, root_fd);
 
-		if (i < n_twice && run(seed + i, false, root_fd) != trace) {
+		if (i < n_twice && run(seed + i, changes, false, root_fd) != trace) {
 			printf("not ok 1 - seed %" PRIu64 " has two traces\n", seed + i);
 			return false;
 		}
@@ -460,7 +560,7 @@ static bool run_from(uint64_t seed, uint64_t count, unsigned n_twice, bool verbo
 int main(int argc, char **argv)
 {
 	uint64_t seeds[SEEDS_MAX], count = 0;
-	bool verbose = false, ok = true;
+	bool changes = false, verbose = false, ok = true;
 	struct rlimit files;
 	size_t n = 0;
 	int root;
@@ -470,6 +570,8 @@ int main(int argc, char **argv)
 		if (!strcmp(argv[i], "--verbose")) {
 			verbose = true;
 			log_set_level(LOG_LEVEL_DEBUG);
+		} else if (!strcmp(argv[i], "--changes")) {
+			changes = true;
 		} else if (!strcmp(argv[i], "--seed") && i + 1 < argc && n < SEEDS_MAX) {
 			seeds[n++] = strtoull(argv[++i], NULL, 10);
 		} else if (!strcmp(argv[i], "--count") && i + 1 < argc) {
@@ -489,7 +591,7 @@ int main(int argc, char **argv)
 	root = make_root();
 	printf("# seeds from %" PRIu64 "\n1..1\n", seeds[0]);
 	for (size_t i = 0; i < n && ok; i++)
-		ok = run_from(seeds[i], count, verbose || i ? 0 : 3, verbose, root);
+		ok = run_from(seeds[i], count, verbose || i ? 0 : 3, changes, verbose, root);
 	if (ok)
 		printf("ok 1 - %" PRIu64
 		       " seeds: every invariant held after every step, one trace a seed\n",
