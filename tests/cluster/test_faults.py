@@ -365,11 +365,11 @@ class Faults(Beats):
 
     # Power and wires, at a point where ssid of the source waits.
 
-    def in_the_middle(self, pid, point, action, target="n2", options=()):
-        """Do it while the move stands at the point; the tool."""
+    def in_the_middle(self, pid, point, action, target="n2", options=(), teller="n3"):
+        """Do it while the move from n1 stands at the point; the tool."""
         ssid = self.ssid_of("n1")
         self.arm("n1", point, "stop")
-        tool = self.start("n3", "ssi-migrate", *options, str(pid), target)
+        tool = self.start(teller, "ssi-migrate", *options, str(pid), target)
         until(lambda: ") T " in self.lab.run("n1", "cat", f"/proc/{ssid}/stat").text, 20,
               lambda: f"the move did not come to {point}")
         action()
@@ -432,6 +432,50 @@ class Faults(Beats):
             r = self.lab.run("n3", "ssi-migrate", str(pid), "n2")
             self.assertEqual(r.status, 0, r)
             self.end(running, pid)
+
+    def lose_in_the_middle(self, lost, home, target, point):
+        """A node loses its power in a move from n1; where it lives then, None: nowhere."""
+        running, pid = self.beat(node=home)
+        if home != "n1":
+            self.assert_result(self.lab.run("n3", "ssi-migrate", str(pid), "n1"), 0)
+        tool = self.in_the_middle(pid, point, lambda: self.lab.command("kill", lost), target,
+                                  teller="n2" if lost == "n3" else "n3")
+        r = self.assert_told(tool)
+        self.lab.command("start", lost)
+        self.lab.prepare_node(lost)
+        self.lab.settle()
+        start = len(self.heard())
+        # Its home knows.
+        until(lambda: len(self.heard()) > start + 5 or pid not in self.lab.processes(), 30,
+              lambda: f"it does not live: {self.lab.processes()[pid]}")
+        at = self.assert_one(pid) if pid in self.lab.processes() else None
+        print(f"# {point}, {lost} lost: {r.status} {r.err.decode().strip()}; lives on {at}", flush=True)
+        if at:
+            self.lab.run("n3", "ssi-run", "kill", "-9", str(pid), user="root")
+        if home == lost:
+            running.stop()
+        else:
+            self.assertEqual(running.result(20).status, 137)
+        until(lambda: not self.lab.copies("beat"), 20)
+        self.nothing_is_left()
+        return r.status, at
+
+    def test_the_source_loses_power_in_a_move(self):
+        for point in ["migration.shipped", "migration.restored", "migration.committed", "migration.departed"]:
+            status, at = self.lose_in_the_middle("n1", "n3", "n2", point)
+            # What was not whole on the target is lost with the source.
+            self.assertIn(at, {"migration.shipped": [None], "migration.departed": ["n2"]}.get(point, [None, "n2"]))
+            if status == 0:
+                self.assertEqual(at, "n2", point)
+
+    def test_the_home_loses_power_in_a_move(self):
+        for point in ["migration.frozen", "migration.restored", "migration.committed", "migration.departed"]:
+            status, at = self.lose_in_the_middle("n3", "n3", "n2", point)
+            self.assertEqual(at, "n1" if status else "n2", point)
+
+    def test_the_target_loses_power_after_the_commit(self):
+        _, at = self.lose_in_the_middle("n2", "n3", "n2", "migration.departed")
+        self.assertIsNone(at)
 
     def test_a_short_cut_in_the_middle_is_got_over(self):
         for point in ["migration.frozen", "migration.paged", "migration.restored"]:

@@ -299,6 +299,43 @@ class Crowd(Changing):
                                  f"{self.gone}\n")
                 self.bring_back(self.leader_now)
 
+    def test_a_node_loses_power_as_it_is_added(self):
+        for point in ["hotplug.adding", "hotplug.added"]:
+            with self.subTest(point=point):
+                self.leader_now = self.leader(self.at)
+                self.gone, self.at, *_ = self.others(self.leader_now)
+                self.remove(self.at, self.gone)
+                tool, ssid = self.stop_at(point, "ssi_add_nodes", "--timeout", "15", self.gone)
+                self.lab.command("kill", self.gone)
+                self.lab.run(self.leader_now, "kill", "-CONT", ssid, user="root", check=True)
+                r = tool.result(60)
+                self.assertIn(r.status, [7, 8], r)
+                self.assertRegex(r.err.decode(), rf"^ssi_add_nodes: .*({self.gone}|one of the nodes) .*\n$")
+                # It is a member that is lost, or none: everybody says the same.
+                members = self.others(self.gone)
+                states = until(lambda m=members: len(s := {self.states(n)[self.gone] for n in m}) == 1 and
+                               s <= {"lost", "removed"} and s, 20)
+                print(f"# {point}: {r.err.decode().strip()}: {states}", flush=True)
+                self.lab.command("start", self.gone)
+                self.lab.prepare_node(self.gone)
+                if states == {"removed"}:
+                    until(lambda: self.root(self.gone, "ssi-nodes").status == 0)
+                    self.add(self.at, self.gone)
+                self.lab.settle()
+
+    def test_many_are_removed_and_added_at_once_by_lists_and_ranges(self):
+        programs = [self.beat(node=node) for node in ["n2", "n5"]]
+        r = self.remove("n1", "n2,n4-n5")
+        print(f"# {r.text.strip()}", flush=True)
+        self.assertEqual(self.states("n1"), {"n1": "up", "n2": "removed", "n3": "up", "n4": "removed", "n5": "removed"})
+        self.assertEqual({self.lab.where(pid, "n1") for _, pid in programs} - {"n1", "n3"}, set())
+        self.add("n3", "n4-n5", "n2")
+        for node in self.lab.nodes:
+            self.assertEqual(set(self.states(node).values()), {"up"})
+        for (running, pid), node in zip(programs, ["n2", "n5"]):
+            self.root(node, "ssi-run", "kill", "-9", str(pid))
+            self.assertEqual(running.result(20).status, 137)
+
     def test_others_lose_power_as_a_node_is_removed_and_as_it_is_added(self):
         running, pid = self.beat(node=self.gone)
         for point, command in [("hotplug.leaving", "ssi_remove_nodes"), ("hotplug.added", "ssi_add_nodes")]:
