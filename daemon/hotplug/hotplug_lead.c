@@ -113,6 +113,8 @@ static void lead_free(struct hotplug_lead *l)
 	cancel_calls(l);
 	env_disarm(l->h->n.env, &l->timer);
 	l->h->lead = NULL;
+	/* What another leader left half-way has waited. */
+	(void)env_arm(l->h->n.env, &l->h->settle, 0);
 	free(l->nodes);
 	free(l->ids);
 	free(l->targets);
