@@ -239,8 +239,9 @@ class Hotplug(Changing):
         self.assertEqual(set(self.states().values()), {"up"})
 
 
-# By which each of what Crowd.sizes() tells may differ: allocators, links that idle, pages of the store.
-SLACK = [128, 4, 64, 2, 256 << 10, 2, 2]
+# By which each of what Crowd.sizes() tells may differ: allocators, links that idle; the log, which has no
+# more than 320 entries, and has not come to them in the first rounds.
+SLACK = [128, 4, 64, 2, 512 << 10, 2, 2]
 
 
 class Crowd(Changing):
@@ -420,8 +421,11 @@ done""", user="root", timeout=300)
                          {n: (d["id"], d["address"], d["state"]) for n, d in before.items()})
         self.assertEqual(self.blocks(), blocks)
         for node in self.lab.nodes:
-            for k, (early, late) in enumerate(zip(sizes[1][node], sizes[-1][node])):
-                self.assertLessEqual(late, early + SLACK[k], (node, sizes[1][node], sizes[-1][node]))
+            told = [of[node] for of in sizes]
+            for k, slack in enumerate(SLACK):
+                # A leak shows in each of the last; what is so for a moment, on a busy machine, does not.
+                early, late = (max(t[k] for t in told[:2]), min(t[k] for t in told[-2:]))
+                self.assertLessEqual(late, early + slack, (node, k, told))
 
 
 if __name__ == "__main__":
