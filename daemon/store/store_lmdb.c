@@ -5,7 +5,9 @@
  * visible before its done.  apply_now() is a transaction of its own, on the loop.
  *
  * Failure modes: the transaction fails (a full disk, a failing one) -> each batch is
- * tried by itself, so that only those fail which must; what stood before stands.
+ * tried by itself, so that only those fail which must; what stood before stands.  The
+ * power goes -> each batch is there as a whole or not at all, and all that were told as
+ * done.
  */
 #include "store_lmdb.h"
 
@@ -13,8 +15,10 @@
 #include "err.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <lmdb.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/queue.h>
 #include <sys/stat.h>
@@ -349,6 +353,33 @@ static int open_lmdb(struct store_lmdb *s, const char *path, size_t limit)
 	return from_lmdb(r);
 }
 
+/* LMDB cannot read a file of which the power left a part before its first batch: so a
+ * new one has its name when it is whole. */
+static int make_file(const char *path, size_t limit)
+{
+	char new[PATH_MAX], file[PATH_MAX];
+	MDB_env *lmdb;
+	int r;
+
+	(void)snprintf(new, sizeof(new), "%s/data.new", path);
+	(void)snprintf(file, sizeof(file), "%s/data.mdb", path);
+	if (access(file, F_OK) == 0)
+		return 0;
+	(void)unlink(new);
+	r = mdb_env_create(&lmdb);
+	if (r)
+		return from_lmdb(r);
+	r = mdb_env_set_mapsize(lmdb, limit);
+	if (r == 0)
+		r = mdb_env_open(lmdb, new, MDB_NOSUBDIR | MDB_NOLOCK, 0600);
+	if (r == 0)
+		r = mdb_env_sync(lmdb, 1);
+	mdb_env_close(lmdb);
+	if (r)
+		return from_lmdb(r);
+	return rename(new, file) < 0 ? err_origin(-errno) : 0;
+}
+
 /* The names of the files are durable as well. */
 static int sync_dir(const char *path)
 {
@@ -372,7 +403,9 @@ int store_lmdb_new_limited(struct store_lmdb **ret, const struct env *env,
 	s->env = env;
 	STAILQ_INIT(&s->queued);
 	STAILQ_INIT(&s->writing);
-	r = open_lmdb(s, path, limit);
+	r = make_file(path, limit);
+	if (r == 0)
+		r = open_lmdb(s, path, limit);
 	if (r == 0)
 		r = sync_dir(path);
 	if (r < 0) {

@@ -13,8 +13,8 @@
  * damages: it is one TCP connection under TLS, which ends instead.  A request comes twice, or
  * late, by a new link after a broken one, and what is under way when a link breaks may have
  * arrived or not: both happen.  A batch is never torn: LMDB writes the one page that makes a
- * transaction true last, so a crash leaves all of it or nothing; what is lost is the last
- * batches, from any of them on.  A full disk fails a batch as a whole.  Raw files (the
+ * transaction true last, so a crash leaves all of it or nothing (unit/torn); what is lost is the
+ * last batches, from any of them on.  A full disk fails a batch as a whole.  Raw files (the
  * journal of migration, state memfds) have their own tests.
  *
  * A violated invariant prints the seed and the last events, and aborts.
