@@ -32,9 +32,11 @@ static node_id next_node(const struct membership *m, node_id id, bool voter)
 
 static node_id next_in_turn(struct membership *m)
 {
+	const struct membership_node *target = membership_map_member(m->map, m->target);
 	node_id next = NODE_NONE;
 
-	if (m->target != m->bystander) {
+	/* A bystander may have got a vote since. */
+	if (m->target != m->bystander || (target && target->voter)) {
 		next = next_node(m, m->target, true);
 		if (next == NODE_NONE)
 			next = m->bystander = next_node(m, m->bystander, false);

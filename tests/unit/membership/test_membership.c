@@ -615,6 +615,15 @@ static void a_leader_that_stops_lets_another_lead_and_votes_stay(void **state)
 		assert_true(membership_node(f->nodes[3].m, i)->voter);
 }
 
+static void who_got_a_vote_after_it_was_asked_without_one_is_not_asked_for_ever(void **state)
+{
+	struct membership *m = ((struct fixture *)*state)->nodes[3].m;
+
+	m->target = m->bystander = 1;
+	membership_find_failed(m);
+	assert_int_equal(m->target, 2);
+}
+
 /* That of its predecessor may last still, and what runs by it has to stop. */
 static void who_gives_up_a_lease_that_it_has_not_had_says_so(void **state)
 {
@@ -960,6 +969,7 @@ int main(void)
 		ONE(the_only_voter_that_stops_leaves_its_vote_to_another),
 		ONE(who_stops_alone_waits_for_nobody),
 		THREE(a_leader_that_stops_lets_another_lead_and_votes_stay),
+		THREE(who_got_a_vote_after_it_was_asked_without_one_is_not_asked_for_ever),
 		THREE(who_gives_up_a_lease_that_it_has_not_had_says_so),
 		THREE(who_is_removed_has_no_lease_and_no_vote_until_it_is_added),
 		THREE(many_are_removed_in_one_view_or_none),
