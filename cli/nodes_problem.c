@@ -181,8 +181,8 @@ static void check_lost(struct problems *p, const Ssi__Control__Node *n)
 	nodes_duration(n->since_ns, p->now_ns, ago);
 	SAY(q->what, "%s has been lost%s%s: its processes cannot be reached, and whoever waits "
 		     "for one of them waits", n->name, ago[0] ? " for " : "", ago);
-	SAY(q->remedy, "start it, with ssid, or mend the network to it; or take it out of the "
-		       "cluster: ssi_remove_nodes %s",
+	SAY(q->remedy, "start it, with ssid, or mend the network to it (ssi-nodes there says more); "
+		       "or take it out of the cluster: ssi_remove_nodes %s",
 	    n->name);
 }
 
