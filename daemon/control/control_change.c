@@ -2,6 +2,7 @@
  * passes words on. */
 #include "control_internal.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Names as ids; false: the tool was answered. */
@@ -22,6 +23,16 @@ static bool find_nodes(struct control_connection *c, const Ssi__Control__ChangeR
 		ids[i] = n->id;
 	}
 	return true;
+}
+
+/* What is counted are programs, not bytes. */
+static void on_progress(void *owner, const char *step, uint64_t done, uint64_t total)
+{
+	char text[192];
+
+	(void)snprintf(text, sizeof(text), "%s, %llu of %llu", step, (unsigned long long)done,
+		       (unsigned long long)total);
+	control_progress(owner, done ? text : step, 0, 0);
 }
 
 static void on_changed(void *owner, const struct hotplug_result *result)
@@ -77,6 +88,6 @@ void control_on_change(struct control_connection *c, const Ssi__Control__ChangeR
 	    q->n_nodes > HOTPLUG_NODES_MAX || (q->n_nodes == 0) != (request.what == HOTPLUG_SHUTDOWN))
 		return control_fail(c, RPC_USAGE, "not a change of the members");
 	if (find_nodes(c, q, ids) &&
-	    hotplug_change(c->control->n.hotplug, &request, control_progress, on_changed, c) != 0)
+	    hotplug_change(c->control->n.hotplug, &request, on_progress, on_changed, c) != 0)
 		control_fail(c, RPC_FAILED, "out of memory");
 }

@@ -86,6 +86,17 @@ class Hotplug(Changing):
         running.stop()  # it went with the power of its node
         self.root("n1", "ssi-run", "kill", "-9", str(pid))
 
+    def test_progress_is_shown_on_a_terminal(self):
+        running, pid = self.beat(node="n2")
+        r = self.root("n1", "script", "-qec", "ssi_remove_nodes n2", "/dev/null")
+        self.assertEqual(r.status, 0, r)
+        steps = [step.strip() for step in r.text.replace("\033[K", "").split("\r")]
+        for step in ["n2: looking", "n2: moving, 1 of 1", "removing"]:
+            self.assertIn(step, steps)
+        self.add("n1", "n2")
+        self.root("n2", "ssi-run", "kill", "-9", str(pid))
+        self.assertEqual(running.result(20).status, 137)
+
     def test_what_cannot_move_is_named_and_only_ended_by_force(self):
         running = self.start("n1", "ssi-run", "--node", "n3", "-o", "@ID@", f"{PROGRAMS}/holder",
                              "flock", "/shared/work/lock")
