@@ -79,68 +79,26 @@ void criu_restore_hold(struct criu_run *run)
 
 /* Where a shadow was. */
 
-static const char *last_part(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? slash + 1 : path;
-}
-
-/* The cgroup of @pid as /proc shows it. */
-static int cgroup_of(const struct criu_run *run, pid_t pid, char *ret, size_t size)
-{
-	char path[32], line[1024];
-	bool found = false;
-	FILE *f;
-	int fd;
-
-	(void)snprintf(path, sizeof(path), "%d/cgroup", pid);
-	fd = openat(space_proc_fd(run->space), path, O_RDONLY | O_CLOEXEC);
-	f = fd < 0 ? NULL : fdopen(fd, "r");
-	if (!f) {
-		close_fd(fd);
-		return err_origin(-ESRCH);
-	}
-	while (!found && fgets(line, sizeof(line), f))
-		found = strncmp(line, "0::", 3) == 0;
-	(void)fclose(f);
-	if (!found)
-		return err_origin(-ENOENT);
-	line[strcspn(line, "\n")] = '\0';
-	(void)snprintf(ret, size, "%s", line + 3);
-	return 0;
-}
-
-/* All processes of the space are in its own cgroup or in a leaf of that, and so is ours:
- * the name of the leaf is enough to go back. */
 static int move_shadow_in(struct criu_run *run)
 {
-	char path[1024], *parent = strdup(space_group_path(run->leaf));
-	int r;
+	char where[SPACE_WHERE_MAX];
+	int r = space_group_where(space_proc_fd(run->space), run->restore.root, where);
 
-	if (!parent)
+	if (r < 0)
+		return r;
+	run->home = strdup(where);
+	if (!run->home)
 		return err_origin(-ENOMEM);
-	*strrchr(parent, '/') = '\0';
-	r = cgroup_of(run, run->restore.root, path, sizeof(path));
-	if (r == 0) {
-		run->home = strdup(strcmp(last_part(path), last_part(parent)) ? last_part(path) : "");
-		r = run->home ? 0 : err_origin(-ENOMEM);
-	}
-	free(parent);
-	return r < 0 ? r : err_fold(space_group_take(run->leaf, run->restore.root));
+	return err_fold(space_group_take(run->leaf, run->restore.root));
 }
 
 static void move_shadow_back(struct criu_run *run)
 {
-	char path[300], text[16];
-	_cleanup_close_ int fd = -1;
+	int r = space_group_return(run->space, run->restore.root, run->home);
 
-	(void)snprintf(path, sizeof(path), "../%s/cgroup.procs", run->home);
-	(void)snprintf(text, sizeof(text), "%d", run->restore.root);
-	fd = openat(space_group_fd(run->leaf), path, O_WRONLY | O_CLOEXEC);
-	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+	if (r != 0)
 		log_warning("the shadow %d cannot be put back into its cgroup: %s",
-			    run->restore.root, strerror(errno));
+			    run->restore.root, strerror(-err_fold(r)));
 }
 
 /* The end. */

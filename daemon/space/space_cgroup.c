@@ -99,7 +99,7 @@ static void kill_all(int dir_fd)
 }
 
 /* One that is not empty yet stays; it is taken as it is when its name comes again. */
-static void remove_below(int owned_fd)
+static void remove_below(int owned_fd, int depth)
 {
 	DIR *dir = fdopendir(owned_fd);
 	struct dirent *e;
@@ -109,8 +109,15 @@ static void remove_below(int owned_fd)
 		return;
 	}
 	while ((e = readdir(dir)))
-		if (e->d_type == DT_DIR && e->d_name[0] != '.')
+		if (e->d_type == DT_DIR && e->d_name[0] != '.') {
+			int below = openat(dirfd(dir), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+			if (below >= 0 && depth)
+				remove_below(below, depth - 1);
+			else
+				close_fd(below);
 			(void)unlinkat(dirfd(dir), e->d_name, AT_REMOVEDIR);
+		}
 	(void)closedir(dir);
 }
 
@@ -124,7 +131,7 @@ void space_cgroup_clear(void)
 		if (space_cgroup_open(leaves[i], path, sizeof(path), &fd) < 0)
 			continue;
 		kill_all(fd);
-		remove_below(fd);
+		remove_below(fd, 1); /* groups, and labels in them */
 		/* Not merely emptied: see space_group_kill(). */
 		for (int n = 0; n < 200 && rmdir(path) < 0 && errno == EBUSY; n++)
 			(void)usleep(5000);

@@ -96,10 +96,22 @@ int space_group_open(struct space *s, const char *name, struct space_group **ret
 	return 0;
 }
 
+static int remove_label(void *owner, int group_fd, const char *leaf)
+{
+	(void)unlinkat(group_fd, leaf, AT_REMOVEDIR);
+	return 0;
+}
+
+static int remove_leaf(struct space_group *g)
+{
+	(void)space_label_each(g->dir_fd, remove_label, NULL);
+	return unlinkat(g->parent_fd, g->name, AT_REMOVEDIR);
+}
+
 struct space_group *space_group_close(struct space_group *g)
 {
 	if (g)
-		(void)unlinkat(g->parent_fd, g->name, AT_REMOVEDIR);
+		(void)remove_leaf(g);
 	return group_free(g);
 }
 
@@ -124,14 +136,38 @@ static int write_text(const struct space_group *g, const char *file, const char 
 
 int space_group_take(struct space_group *g, pid_t pid)
 {
-	char text[16];
-	int r;
+	char label[SPACE_LABEL_LEAF_MAX];
 
-	(void)snprintf(text, sizeof(text), "%d", pid);
-	r = write_text(g, "cgroup.procs", text);
-	if (r == -ESRCH)
-		return SPACE_GROUP_E_GONE;
-	return err_origin(r);
+	if (space_label_leaf(g->proc_fd, pid, label) < 0)
+		label[0] = '\0'; /* of a zombie, which is not told, or it is gone */
+	return space_label_enter(g->dir_fd, label, pid);
+}
+
+int space_group_where(int proc_fd, pid_t pid, char ret[static SPACE_WHERE_MAX])
+{
+	static const char work[] = "/ssi.space/work";
+	char path[32], line[1024];
+	const char *found = NULL;
+	FILE *f = NULL;
+	int fd;
+
+	(void)snprintf(path, sizeof(path), "%d/cgroup", pid);
+	fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0)
+		f = fdopen(fd, "r");
+	if (!f) {
+		close_fd(fd);
+		return -ESRCH;
+	}
+	while (!found && fgets(line, sizeof(line), f))
+		if (strncmp(line, "0::", 3) == 0)
+			found = strstr(line, work);
+	(void)fclose(f);
+	if (!found)
+		return -ESRCH;
+	line[strcspn(line, "\n")] = '\0';
+	(void)snprintf(ret, SPACE_WHERE_MAX, "%s", found + strlen(work));
+	return 0;
 }
 
 /* All the numbers of a small file of the kernel, appended to *@list. */
@@ -157,17 +193,36 @@ static int read_pids(int dir_fd, const char *path, pid_t **list, size_t *n)
 	return r;
 }
 
-int space_group_pids(struct space_group *g, pid_t **ret, size_t *ret_n)
+struct pids {
+	pid_t *list;
+	size_t n;
+};
+
+static int append_labelled(void *owner, int group_fd, const char *leaf)
 {
-	_cleanup_free_ pid_t *list = NULL;
-	size_t n = 0;
+	char path[SPACE_LABEL_LEAF_MAX + 16];
+	struct pids *pids = owner;
 	int r;
 
-	r = read_pids(g->dir_fd, "cgroup.procs", &list, &n);
-	if (r < 0)
-		return err_origin(r);
-	*ret = TAKE(list);
-	*ret_n = n;
+	(void)snprintf(path, sizeof(path), "%s/cgroup.procs", leaf);
+	r = read_pids(group_fd, path, &pids->list, &pids->n);
+	return r == -ENOENT || r == -ENODEV ? 0 : r;
+}
+
+int space_group_pids(struct space_group *g, pid_t **ret, size_t *ret_n)
+{
+	struct pids pids = { 0 };
+	int r;
+
+	r = err_origin(read_pids(g->dir_fd, "cgroup.procs", &pids.list, &pids.n));
+	if (r == 0)
+		r = space_label_each(g->dir_fd, append_labelled, &pids);
+	if (r < 0) {
+		free(pids.list);
+		return r;
+	}
+	*ret = pids.list;
+	*ret_n = pids.n;
 	return 0;
 }
 
@@ -360,7 +415,7 @@ int space_group_kill(struct space_group *g, nsec_t timeout)
 	 * A fresh leaf in its place, thawed: some kernels (seen on 6.18) kill at birth
 	 * every child that CLONE_INTO_CGROUP puts where cgroup.kill was used before.
 	 */
-	if (unlinkat(g->parent_fd, g->name, AT_REMOVEDIR) < 0)
+	if (remove_leaf(g) < 0)
 		return err_origin(write_text(g, "cgroup.freeze", "0"));
 	return open_leaf(g);
 }

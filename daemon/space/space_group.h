@@ -30,11 +30,17 @@ int space_group_fd(const struct space_group *g);
 /* As processes of the space see it: for criu's freeze_cgroup. */
 const char *space_group_path(const struct space_group *g);
 
-/* Move one process, all threads. */
+/* Move one process, all threads.  It keeps its label (space_label.h). */
 int space_group_take(struct space_group *g, pid_t pid);
 /* Move @root and all its descendants, again and again until no new one appears; zombies,
  * which no group lists, are given a moment to be waited for. */
 int space_group_take_tree(struct space_group *g, pid_t root);
+/* Where it is, to be put back: "" in the space's own cgroup, "/NAME", and perhaps the leaf of a
+ * label.  -ESRCH. */
+enum { SPACE_WHERE_MAX = 256 };
+int space_group_where(int proc_fd, pid_t pid, char ret[static SPACE_WHERE_MAX]);
+/* Into the space's own if that group is no more. */
+int space_group_return(struct space *s, pid_t pid, const char *where);
 /* malloc()ed list. */
 int space_group_pids(struct space_group *g, pid_t **ret, size_t *ret_n);
 

@@ -80,3 +80,15 @@ struct space_stray {
 /* Kill who has one, but those that are here by right. */
 void space_stray_kill(struct space *s, const struct space_stray *stray,
 		      bool (*is_right)(void *owner, pid_t pid), void *owner);
+/* As /proc says: when @tid began, in clock ticks since boot, and its name; false: it is gone. */
+bool space_stat_read(int proc_fd, pid_t tid, unsigned long long *ret_start,
+		     char ret_name[static 17]);
+
+/* space_label.c, for groups. */
+enum { SPACE_LABEL_LEAF_MAX = 128 };
+/* The leaf that is its label, "" if it has none.  -ESRCH. */
+int space_label_leaf(int proc_fd, pid_t pid, char ret[static SPACE_LABEL_LEAF_MAX]);
+/* @pid into @group_fd, and in that into the leaf @leaf, made if need be.  SPACE_GROUP_E_GONE. */
+int space_label_enter(int group_fd, const char *leaf, pid_t pid);
+int space_label_each(int group_fd, int (*cb)(void *owner, int group_fd, const char *leaf),
+		     void *owner);

@@ -30,9 +30,8 @@ static bool is_among(const struct space_stray *stray, pid_t pid)
 	return pid >= stray->first && pid <= stray->last;
 }
 
-/* When @tid began, in clock ticks since boot, and its name; false: it is gone. */
-static bool read_stat(int dir_fd, pid_t tid, unsigned long long *ret_start,
-		      char ret_name[static 17])
+bool space_stat_read(int dir_fd, pid_t tid, unsigned long long *ret_start,
+		     char ret_name[static 17])
 {
 	char path[32], text[1024] = { 0 };
 	_cleanup_close_ int fd = -1;
@@ -82,7 +81,7 @@ static bool look_at(int proc_fd, pid_t pid, const struct space_stray *stray,
 	}
 	for (struct dirent *e; !found && (e = readdir(dir));)
 		if (is_among(stray, atoi(e->d_name)) &&
-		    read_stat(fd, atoi(e->d_name), &start, ret_name)) {
+		    space_stat_read(fd, atoi(e->d_name), &start, ret_name)) {
 			*ret_tid = atoi(e->d_name);
 			found = start + TICKS_SLACK >= since;
 		}
