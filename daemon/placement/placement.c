@@ -347,12 +347,13 @@ static int look(struct placement *p, const struct space_exec *exec, node_id node
 
 /* -- */
 
-/* An ordinary process of an application, that nobody has decided about. */
+/* An ordinary process of an application, that may and that nobody has decided about. */
 static bool may_leave(struct placement *p, pid_t pid)
 {
 	struct process_record d;
 
-	return process_record(p->n.process, pid, &d) == 0 && !d.moving &&
+	return capability_has(space_proc_fd(p->n.space), pid, CAPABILITY_DISTANT_FORK) &&
+	       process_record(p->n.process, pid, &d) == 0 && !d.moving &&
 	       d.state == PROCESS_HERE && d.pid != d.app && d.generation == 0 &&
 	       !job_covers(p, pid) && membership_lease_held(p->n.membership);
 }

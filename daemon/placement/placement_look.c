@@ -366,6 +366,8 @@ static int look_at_family(struct look *k)
 	if (has_children(k))
 		return stays(l, "it has children");
 	r = read_family(k, l->call.pid, m);
+	if (r == 0)
+		r = capability_read(l->proc_fd, m->pid, &m->capabilities);
 	if (r < 0)
 		return r;
 	if (m->ppid < SPACE_PID_MIN)

@@ -160,6 +160,9 @@ static void on_silent(struct env_timer *t)
 
 static void on_ready(struct coming *c)
 {
+	/* Nothing is to be done, unless its kin stood here before, with other capabilities. */
+	if (capability_write(c->placement->n.space, c->member.pid, &c->member.capabilities) < 0)
+		return give_up(c, RPC_FAILED, "it could not be given its capabilities");
 	c->state = READY;
 	(void)fault("placement.ready");
 	placement_wire_ready(c->placement, c->call);

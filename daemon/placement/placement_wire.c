@@ -100,6 +100,7 @@ int placement_wire_ask(struct placement *p, node_id node, const struct placement
 	const struct process_member both[] = { l->member, l->parent };
 	_cleanup_free_ Ssi__Process__Member **members = NULL;
 	_cleanup_free_ uint8_t *page = NULL;
+	char capabilities[CAPABILITY_TEXT_MAX];
 	int r = process_members_pack(both, 2, &members);
 
 	if (r == 0)
@@ -111,6 +112,8 @@ int placement_wire_ask(struct placement *p, node_id node, const struct placement
 	q.launch.data = page;
 	q.streams = (uint64_t *)streams;
 	q.n_streams = l->exec.n_given;
+	capability_format(&l->member.capabilities, capabilities);
+	q.capabilities = capabilities;
 	return err_fold(rpc_call(p->n.rpc, node, PLACEMENT_ASK, &q.base, RPC_NO_BULK, ask_timeout,
 				 done, owner, ret));
 }
@@ -245,10 +248,15 @@ int placement_unpack(struct placement_exec *ret, const uint8_t *page, size_t len
 static int members_of(const Ssi__Placement__AskRequest *q, struct process_member **ret)
 {
 	Ssi__Process__Member *both[] = { q->member, q->parent };
+	struct capability_sets sets = capability_initial(false);
+	int r = q->capabilities[0] ? capability_unformat(&sets, q->capabilities) : 0;
 
-	if (!q->member || !q->parent)
+	if (r < 0 || !q->member || !q->parent)
 		return err_origin(-EBADMSG);
-	return process_members_unpack(ret, both, 2);
+	r = process_members_unpack(ret, both, 2);
+	if (r == 0)
+		(*ret)[0].capabilities = sets;
+	return r;
 }
 
 RPC_HANDLER(on_ask, struct placement, Ssi__Placement__AskRequest)

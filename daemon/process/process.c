@@ -82,6 +82,13 @@ bool room_is_leaving(struct process_room *p, pid_t pid)
 	return signal_held(p, pid) && room_real(p, pid, &s) == 0;
 }
 
+pid_t process_parent(struct process_room *p, pid_t pid)
+{
+	struct proc_stat s;
+
+	return proc_stat_read(space_proc_fd(p->space), pid, &s) < 0 ? 0 : s.ppid;
+}
+
 bool room_below(struct process_room *p, pid_t pid, pid_t ancestor)
 {
 	struct proc_stat s;
@@ -387,7 +394,7 @@ static int stand_in(struct process_room *p, const struct process_record *d)
 				   .sid = d->pid,
 				   .app = d->app,
 				   .uid = d->uid};
-	int r = shadow_spawn(p, &m, SPACE_SPAWN_TRACK);
+	int r = shadow_spawn(p, &m, -1, SPACE_SPAWN_TRACK);
 
 	return r == PROCESS_E_TAKEN ? 0 : err_fold(r);
 }

@@ -16,6 +16,7 @@
  * generation counts its moves, and a message of an older one is ignored; an exit
  * status reaches the parent (the shadow's) and every waiter exactly once.
  */
+#include "capability.h"
 #include "env.h"
 #include "ids.h"
 #include "membership.h"
@@ -61,7 +62,8 @@ struct process_launch {
 	struct rlimit limits[RLIM_NLIMITS];
 	/* Descriptors of pipe ends for 0, 1, 2; -1: the space's /dev/null. */
 	int stdio[3];
-	bool spread; /* programs that it starts ask where they should run: SPACE_SPAWN_ASK */
+	/* Programs that it starts ask where they should run (SPACE_SPAWN_ASK); DISTANT_FORK. */
+	bool spread;
 	/* Bit n: descriptor n is @terminal, which becomes the controlling one.  0:
 	 * there is none. */
 	uint32_t on_terminal;
@@ -165,6 +167,8 @@ void process_on_call(struct process_room *p, const struct space_exec *call);
 /* Every process of the applications in this node's space, shadows left out. *ret: malloc()ed. */
 int process_list(struct process_room *p, struct process_info **ret, size_t *ret_n);
 
+/* In this node's space; 0: @pid is gone. */
+pid_t process_parent(struct process_room *p, pid_t pid);
 int process_record(struct process_room *p, pid_t pid, struct process_record *ret);
 /* Does it run here, or will in a moment, and its home is elsewhere? */
 bool process_is_guest(struct process_room *p, pid_t pid);
@@ -223,6 +227,7 @@ struct process_member {
 	uint32_t generation; /* of the move that is under way: more than its record's, or 1 */
 	uint64_t delivered; /* the last signal of its shadow that it got, by number */
 	uint64_t known; /* incarnation of its home that was the last to know of it */
+	struct capability_sets capabilities; /* only for process_come_exec() */
 };
 /* The last two, as they are here. */
 void process_carry(const struct process_room *p, struct process_member *m);
@@ -287,9 +292,10 @@ void process_leave_lost(struct process_room *p, pid_t pid, uint32_t generation);
 
 /*
  * In: shadows of its parent and of the leaders of its session and group stand here, the
- * kernel's relatives of @m, which execs @argv0 with @fds as 3, 4, ...  @terminal, if not NULL:
- * what the leader of the session makes its terminal, and the socket that says which group is in
- * the foreground.  It is a guest that is
+ * kernel's relatives of @m, which execs @argv0 with @fds as 3, 4, ...  Those that are
+ * new have its capabilities, so as a rule it is born with them.  @terminal, if not NULL: what the
+ * leader of the session makes its terminal, and the socket that says which group is in the
+ * foreground.  It is a guest that is
  * coming until commit(), or abort(), by which it is killed.  PROCESS_E_TAKEN: one of these
  * PIDs is in use here.
  */

@@ -310,7 +310,7 @@ static void stands_away(struct process_arrival *a, size_t i)
 		return;
 	r = shadow_fork(p, m, 0); /* where its parent's shadow stands again */
 	if (r != 0)
-		r = shadow_spawn(p, m, i == 0 ? SPACE_SPAWN_TRACK : 0);
+		r = shadow_spawn(p, m, -1, i == 0 ? SPACE_SPAWN_TRACK : 0);
 	if (r != 0)
 		log_warning("process %d has no shadow here any more PID=%d", m->pid,
 			    m->pid);
@@ -389,7 +389,7 @@ static void depart_left(struct process_room *p, pid_t root,
 static void hold_pid(struct process_room *p, const struct process_member *m)
 {
 	(void)wait_gone_one(p, m->pid, env_now(p->env) + fold_timeout);
-	if (shadow_spawn(p, m, SPACE_SPAWN_TRACK) != 0)
+	if (shadow_spawn(p, m, -1, SPACE_SPAWN_TRACK) != 0)
 		log_warning("process %d has no shadow here any more PID=%d", m->pid,
 			    m->pid);
 }

@@ -435,7 +435,7 @@ static void settle(struct process_departure *d, struct leaving *l)
 	if (orphan) {
 		shadow_drop(p, l->member.pid);
 		(void)space_reap(p->space, l->member.pid);
-		if (shadow_spawn(p, &l->member, SPACE_SPAWN_TRACK) != 0)
+		if (shadow_spawn(p, &l->member, -1, SPACE_SPAWN_TRACK) != 0)
 			log_warning("process %d has no shadow here PID=%d",
 				    l->member.pid, l->member.pid);
 	}

@@ -288,7 +288,7 @@ void shadow_kick(struct process_room *p,
 void shadow_killed(struct process_room *p, pid_t pid);
 /* A new one, child of ssi-init.  PROCESS_E_TAKEN. */
 int shadow_spawn(struct process_room *p, const struct process_member *m,
-		 unsigned space_flags);
+		 int group_fd, unsigned space_flags);
 
 /* As a child of the shadow of @m->ppid; how that went is told later, if badly.  @flags:
  * SHADOW_KEEP, when it will be a process. */

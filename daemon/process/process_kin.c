@@ -19,6 +19,7 @@
  */
 #include "process_internal.h"
 
+#include "cleanup.h"
 #include "err.h"
 #include "log.h"
 
@@ -57,18 +58,21 @@ static int stand(struct process_room *p, const struct process_member *m, nsec_t 
 					     .state = PROCESS_KIN,
 					     .uid = m->uid},
 				  .alone_until = alone_until};
+	_cleanup_close_ int leaf = -1;
 	int r;
 
 	if (stands_as_kin(p, m->pid))
 		return 0;
 	if (home == NODE_NONE || home == room_self(p) || !room_is_free(p, m->pid))
 		return PROCESS_E_TAKEN;
-	r = room_put(p, &e);
+	r = capability_leaf(p->space, &m->capabilities, &leaf);
+	if (r == 0)
+		r = room_put(p, &e);
 	if (r < 0)
 		return r;
 	(void)env_arm(p->env, &p->kin_timer, ask_every);
 	/* Those that they become parents of are asked of, as at home. */
-	r = m->ppid ? shadow_fork(p, m, 0) : shadow_spawn(p, m, SPACE_SPAWN_ASK);
+	r = m->ppid ? shadow_fork(p, m, 0) : shadow_spawn(p, m, leaf, SPACE_SPAWN_ASK);
 	if (r != 0)
 		process_table_remove(p->table, m->pid);
 	else if (!alone_until)
@@ -116,13 +120,16 @@ static int stand_parent(struct process_room *p, const struct process_member *par
 }
 
 static int stand_kin(struct process_room *p, const struct process_member *m,
-		     const struct process_member *parent, const int *terminal)
+		     const struct process_member *its_parent, const int *terminal)
 {
-	int r = stand_parent(p, parent, terminal);
+	struct process_member parent = *its_parent;
+	int r;
 
-	if (r != 0 || m->pgid == m->pid || m->pgid == parent->pgid || m->pgid == parent->sid)
+	parent.capabilities = m->capabilities; /* so that it is born with them */
+	r = stand_parent(p, &parent, terminal);
+	if (r != 0 || m->pgid == m->pid || m->pgid == parent.pgid || m->pgid == parent.sid)
 		return r;
-	return stand_leader(p, parent, m->pgid, parent->pid);
+	return stand_leader(p, &parent, m->pgid, parent.pid);
 }
 
 /* -- Alone -- */
@@ -130,7 +137,8 @@ static int stand_kin(struct process_room *p, const struct process_member *m,
 enum kin_stands kin_stand_alone(struct process_room *p, pid_t pid, uid_t uid, bool lasts)
 {
 	const struct process_member m = {
-		.pid = pid, .pgid = pid, .sid = pid, .app = pid, .uid = uid, .gid = NOBODY};
+		.pid = pid, .pgid = pid, .sid = pid, .app = pid, .uid = uid, .gid = NOBODY,
+		.capabilities = capability_initial(false)};
 	const struct process_entry *found = process_table_find(p->table, pid);
 	nsec_t until = lasts ? LASTS : env_now(p->env) + alone_for;
 	struct process_entry e;

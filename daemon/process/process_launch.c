@@ -49,7 +49,8 @@ int process_launch(struct process_room *p, const struct process_launch *l,
 		   pid_t *ret_pid)
 {
 	const char *argv[] = {p->spawn_path, NULL};
-	_cleanup_close_ int page = -1;
+	const struct capability_sets sets = capability_initial(l->spread);
+	_cleanup_close_ int page = -1, leaf = -1;
 	int fds[5], r;
 	size_t n_fds = 1;
 	uint32_t pipes = 0;
@@ -59,8 +60,7 @@ int process_launch(struct process_room *p, const struct process_launch *l,
 					     .uid = l->caller.uid,
 					     .bound = l->spread ||
 						      space_pids_are_few(p->space)}};
-	struct space_spawn spec = {
-		.argv = argv, .group_fd = -1, .flags = SPACE_SPAWN_TRACK, .fds = fds};
+	struct space_spawn spec = {.argv = argv, .flags = SPACE_SPAWN_TRACK, .fds = fds};
 
 	if (l->spread)
 		spec.flags |= SPACE_SPAWN_ASK;
@@ -74,8 +74,12 @@ int process_launch(struct process_room *p, const struct process_launch *l,
 	r = page_fd(l, pipes, &page);
 	if (r < 0)
 		return r;
+	r = capability_leaf(p->space, &sets, &leaf);
+	if (r < 0)
+		return r;
 	fds[0] = page;
 	spec.n_fds = n_fds;
+	spec.group_fd = leaf;
 	r = space_spawn(p->space, &spec, &e.record.pid, NULL);
 	if (r != 0)
 		return r == SPACE_E_FULL ? err_origin(-EAGAIN) : err_fold(r);

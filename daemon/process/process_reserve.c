@@ -299,7 +299,7 @@ int reserve_one(struct process_room *p, const struct process_member *m, node_id 
 	if (found && found->record.state != PROCESS_ENDED)
 		return PROCESS_E_TAKEN;
 	shadow_drop(p, m->pid);
-	r = shadow_spawn(p, m, m->ppid == 0 ? SPACE_SPAWN_TRACK : 0);
+	r = shadow_spawn(p, m, -1, m->ppid == 0 ? SPACE_SPAWN_TRACK : 0);
 	if (r != 0)
 		return r;
 	r = room_put(p, &e);

@@ -756,14 +756,14 @@ static void dress(struct process_room *p, const struct process_member *m,
 }
 
 int shadow_spawn(struct process_room *p, const struct process_member *m,
-		 unsigned space_flags)
+		 int group_fd, unsigned space_flags)
 {
 	const char *argv[] = {p->shadow_path, NULL};
 	_cleanup_close_ int theirs = -1;
 	struct space_spawn spec = {.argv = argv,
 				   .fds = &theirs,
 				   .n_fds = 1,
-				   .group_fd = -1,
+				   .group_fd = group_fd,
 				   .set_tid = m->pid,
 				   .flags = space_flags};
 	pid_t pid;

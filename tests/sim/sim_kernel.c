@@ -215,6 +215,7 @@ struct sim_process *sim_process_new(struct sim_machine *m, pid_t pid, pid_t ppid
 	p->pid = p->pgid = p->sid = pid;
 	p->ppid = ppid;
 	p->socket.fd = -1;
+	p->capabilities = capability_initial(false);
 	LIST_INSERT_HEAD(&m->processes, p, in);
 	return p;
 }

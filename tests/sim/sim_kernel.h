@@ -17,6 +17,7 @@
  * An older copy may run again when the newest is lost with its machine, or stands in a space
  * without a lease: then that one may not run any more.
  */
+#include "capability.h"
 #include "env.h"
 #include "space.h"
 #include "shadow_protocol.h"
@@ -67,6 +68,7 @@ struct sim_process {
 	struct sim_machine *machine;
 	pid_t pid, ppid, pgid, sid;
 	uid_t uid;
+	struct capability_sets capabilities;
 	struct sim_soul *soul; /* NULL: a shadow */
 	struct sim_group *group;
 	uint64_t step;
