@@ -238,6 +238,8 @@ static void on_compare_work(struct env_work *work)
 
 	v->work_result = inventory_take(&v->restored, space, v->manifest->root);
 	if (v->work_result == 0)
+		v->work_result = inventory_give_capabilities(v->manifest->inventory, space);
+	if (v->work_result == 0)
 		v->work_result = inventory_compare(v->manifest->inventory, v->restored, space,
 						   same_node(v), &v->problem);
 }

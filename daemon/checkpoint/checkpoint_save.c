@@ -418,6 +418,7 @@ static void on_frozen(struct env_work *work)
 	r = tree_pipes_allow(&s->room->pipes, s->manifest.inventory, inodes, &allow.n_pipes);
 	(void)process_record(s->room->n.process, s->root, &record);
 	allow.bound = record.bound;
+	allow.capabilities = 1u << CAPABILITY_CHECKPOINTABLE;
 	if (r == 0)
 		r = inventory_verdict(s->manifest.inventory, &allow, s->room->n.space, &text, NULL);
 	if (r > 0)

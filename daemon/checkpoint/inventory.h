@@ -19,6 +19,7 @@
  * ("nfs4 server:/home").  Two entries with equal names of their file system
  * speak of one file system; anything else is "the node's own".
  */
+#include "capability.h"
 #include "ids.h"
 
 #include <stdbool.h>
@@ -95,6 +96,7 @@ struct inventory_task {
 	uint64_t rss_bytes;
 	uint64_t own_bytes; /* memory that no file has, resident or swapped out; not in the text */
 	char comm[17];
+	struct capability_sets capabilities;
 };
 
 struct inventory {
@@ -114,11 +116,12 @@ struct inventory *inventory_free(struct inventory *i);
 bool inventory_same_things(const struct inventory *a, const struct inventory *b);
 
 /* Not in the way: pipes of the tree's standard streams that a stream carries (by inode), and
- * the filter of a tree that is bound. */
+ * the filter of a tree that is bound.  In the way: a task without one of these capabilities. */
 struct inventory_allow {
 	const ino_t *pipes;
 	size_t n_pipes;
 	bool bound; /* as its record has it */
+	uint32_t capabilities; /* by bit */
 };
 
 /* What becomes of one thing that a tree holds when the tree moves. */
@@ -197,6 +200,9 @@ int inventory_present(const struct inventory *i, struct space *space, bool same_
  */
 int inventory_compare(const struct inventory *saved, const struct inventory *restored,
 		      struct space *space, bool same_node, char **ret_text);
+
+/* What was restored of it has the capabilities that it had.  Blocks. */
+int inventory_give_capabilities(const struct inventory *i, struct space *space);
 
 /* Text, one line an entry, versioned; parsing bounds everything. */
 int inventory_format(const struct inventory *i, char **ret, size_t *ret_len);

@@ -144,7 +144,8 @@ static int read_stat(int proc_fd, struct inventory_task *t)
 
 static int take_one(struct inventory_take *k, pid_t pid, pid_t parent)
 {
-	struct inventory_task t = {.pid = pid, .ppid = parent};
+	struct inventory_task t = {
+		.pid = pid, .ppid = parent, .capabilities = capability_initial(false)};
 	int r = read_stat(k->proc_fd, &t);
 
 	if (r == 0)

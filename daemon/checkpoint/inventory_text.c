@@ -11,12 +11,15 @@
  *	ssi-inventory 1
  *	fs NAME
  *	task PID PPID PGID SID UID GID THREADS MARKS TRACER RSS COMM
+ *	capabilities P,E,IP,IE
  *	file PID FD TYPE MARKS FS DEVICE RDEV INODE LINKS BORN UID GID MODE SIZE FLAGS
  *BUILDID PATH
  *
  * Numbers are decimal, in the one way they can be written; names come last, with
  * control characters and backslashes as \xHH.  So a text that parses is the very text
  *that formatting gives again.
+ *
+ * Capabilities are those of the task before, if they are not those that ssi-run begins with.
  *
  * The text may come from a peer or a file: every number has a range, every index is
  * checked, a task follows its parent, nothing comes twice.
@@ -82,6 +85,17 @@ int inventory_unescape(const char *text, size_t len, char **ret)
 	return 0;
 }
 
+static int format_capabilities(struct buf *b, const struct capability_sets *s)
+{
+	struct capability_sets initial = capability_initial(false);
+	char text[CAPABILITY_TEXT_MAX];
+
+	if (capability_equal(s, &initial))
+		return 0;
+	capability_format(s, text);
+	return inventory_printf(b, "capabilities %s\n", text);
+}
+
 static int format_task(struct buf *b, const struct inventory_task *t)
 {
 	unsigned marks = (t->no_new_privs ? TASK_NO_NEW_PRIVS : 0) |
@@ -92,7 +106,9 @@ static int format_task(struct buf *b, const struct inventory_task *t)
 
 	if (r == 0)
 		r = inventory_escape(b, t->comm);
-	return r < 0 ? r : buf_append(b, "\n", 1);
+	if (r == 0)
+		r = buf_append(b, "\n", 1);
+	return r < 0 ? r : format_capabilities(b, &t->capabilities);
 }
 
 static int format_file(struct buf *b, const struct inventory_file *f)
@@ -215,7 +231,7 @@ static int take_name(struct cursor *c, size_t max, char **ret)
 static int parse_task(struct inventory *i, struct cursor *c)
 {
 	_cleanup_free_ char *comm = NULL;
-	struct inventory_task t = {0};
+	struct inventory_task t = {.capabilities = capability_initial(false)};
 	unsigned marks;
 	int r;
 
@@ -239,6 +255,23 @@ static int parse_task(struct inventory *i, struct cursor *c)
 		return -EBADMSG;
 	(void)snprintf(t.comm, sizeof(t.comm), "%s", comm);
 	return inventory_add_task(i, &t);
+}
+
+static int parse_capabilities(struct inventory *i, struct cursor *c)
+{
+	struct capability_sets initial = capability_initial(false), *s;
+	_cleanup_free_ char *text = NULL;
+	int r = take_name(c, CAPABILITY_TEXT_MAX, &text);
+
+	if (r < 0)
+		return r;
+	if (!i->n_tasks || i->n_files)
+		return -EBADMSG;
+	s = &i->tasks[i->n_tasks - 1].capabilities;
+	if (!capability_equal(s, &initial) || capability_unformat(s, text) < 0 ||
+	    capability_equal(s, &initial))
+		return -EBADMSG;
+	return 0;
 }
 
 static int parse_file(struct inventory *i, struct cursor *c)
@@ -299,7 +332,8 @@ static int parse_line(struct inventory *i, const char *line, size_t len)
 	static const struct {
 		const char *word;
 		int (*parse)(struct inventory *i, struct cursor *c);
-	} kinds[] = {{"fs ", parse_fs}, {"task ", parse_task}, {"file ", parse_file}};
+	} kinds[] = {{"fs ", parse_fs}, {"task ", parse_task}, {"capabilities ", parse_capabilities},
+		     {"file ", parse_file}};
 	struct cursor c = {.end = line + len};
 
 	for (size_t k = 0; k < N_ELEMENTS(kinds); k++) {

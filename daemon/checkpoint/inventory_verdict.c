@@ -354,6 +354,17 @@ static int judge_ends(struct verdict *v)
 	return 0;
 }
 
+static void judge_capabilities(struct verdict *v, const struct inventory_task *t)
+{
+	uint32_t lacks = v->allow ? v->allow->capabilities &
+					    ~t->capabilities.of[CAPABILITY_EFFECTIVE] :
+				    0;
+
+	if (lacks)
+		refuse_task(v, t, "lacks the capability %s, see ssi-capset",
+			    capability_name((enum capability)__builtin_ctz(lacks)));
+}
+
 static int judge(struct verdict *v)
 {
 	unsigned by_birth =
@@ -375,6 +386,7 @@ static int judge(struct verdict *v)
 				    "has ended, and its parent did not wait for it yet");
 			continue;
 		}
+		judge_capabilities(v, t);
 		judge_namespaces(v, t);
 		e = judge_filters(v, t, by_birth);
 	}

@@ -262,6 +262,7 @@ static bool judge(struct migration_source *s)
 				     &allow.n_pipes);
 	(void)process_record(s->room->n.process, s->root, &record);
 	allow.bound = record.bound;
+	allow.capabilities = 1u << CAPABILITY_CAN_MIGRATE;
 	s->things = inventory_things_free(s->things);
 	if (r == 0)
 		r = inventory_verdict(s->inventory, &allow, s->room->n.space, &text,

@@ -493,6 +493,8 @@ static void on_compare_work(struct env_work *work)
 
 	t->work_result = inventory_take(&t->restored, space, t->root);
 	if (t->work_result == 0)
+		t->work_result = inventory_give_capabilities(t->saved, space);
+	if (t->work_result == 0)
 		t->work_result =
 			process_pending_read(space_proc_fd(space), t->members,
 					     t->n_members, &t->pending);

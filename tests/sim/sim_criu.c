@@ -32,6 +32,7 @@ static void add_below(struct inventory *i, struct sim_machine *m, pid_t parent, 
 					    .sid = p->sid,
 					    .uid = p->uid,
 					    .n_threads = 1,
+					    .capabilities = p->capabilities,
 					    .rss_bytes = 1 << 20 };
 
 		if (p->zombie || (root ? p->pid : p->ppid) != parent)
@@ -55,6 +56,18 @@ int inventory_take(struct inventory **ret, struct space *space, pid_t root)
 		return -ESRCH;
 	}
 	*ret = i;
+	return 0;
+}
+
+int inventory_give_capabilities(const struct inventory *i, struct space *space)
+{
+	for (size_t k = 0; k < i->n_tasks; k++) {
+		struct sim_process *p = sim_find(sim_machine_of(space), i->tasks[k].pid);
+
+		if (!p)
+			return -ESRCH;
+		p->capabilities = i->tasks[k].capabilities;
+	}
 	return 0;
 }
 
