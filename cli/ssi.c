@@ -31,6 +31,7 @@ static const struct {
 	{ "ssi-nodes", "the nodes, their state and load, and what is wrong" },
 	{ "ssi-events", "what has happened in the cluster, and what happens" },
 	{ "ssi-migrate", "move a running process to another node" },
+	{ "ssi-capset", "what of the cluster a process uses" },
 	{ "ssi-checkpoint", "save an application; list and remove what was saved" },
 	{ "ssi-restart", "revive a saved application" },
 	{ "ssi-admin", "found a cluster, admit nodes, look after it" },

@@ -17,6 +17,7 @@ _ssi_types='node-added node-joined node-up node-lost node-left node-leaving node
 	vote-given vote-taken lease-held lease-lost app-started app-ended app-revived process-moved move-failed
 	checkpoint-saved gap'
 
+_ssi_capabilities() { printf '%s\n' {+,-}{CHANGE_KERRIGHED_CAP,CAN_MIGRATE,DISTANT_FORK,CHECKPOINTABLE}; }
 _ssi_nodes() { _ssi_values node ssi-nodes --history; } # which has none of the problems'
 _ssi_pids() { _ssi_values pid ssi-ps; }
 _ssi_names() { _ssi_values name ssi-ps | sort -u; }
@@ -64,6 +65,8 @@ _ssi_files() { # -f or -d
 # The value of option PREV of TOOL; false: it has none.
 _ssi_value() { # TOOL PREV
 	case $1,$2 in
+	ssi-capset,-[epdib] | ssi-capset,--*effective | ssi-capset,--*permitted | ssi-capset,--both) _ssi_offer "$(_ssi_capabilities)" ;;
+	ssi-capset,-k | ssi-capset,--pid) _ssi_offer "$(_ssi_pids)" ;;
 	*,--socket | ssi-run,-o | ssi-run,--output | ssi,--config | ssid,--config) _ssi_files -f ;;
 	*,--dir | *,--state | *,--cwd) _ssi_files -d ;;
 	ssi-run,--node | ssi-ps,--node | ssi-events,--node | ssi-restart,--on) _ssi_offer "$(_ssi_nodes)" ;;
@@ -114,11 +117,12 @@ _ssi_admin_word() {
 }
 
 _ssi_operand() { # TOOL
-	local with_value="--nodes --count --total --timeout --max-downtime --socket --dir -d --description --node --app --on --config --wait --address --lifetime --state --name --user --cwd --since --type"
+	local with_value="-e -p -i -b -k --effective --permitted --inheritable-effective --inheritable-permitted --both --pid --nodes --count --total --timeout --max-downtime --socket --dir -d --description --node --app --on --config --wait --address --lifetime --state --name --user --cwd --since --type"
 	local position
 	position=$(_ssi_position "$with_value")
 	case $1,$position in
 	ssi-migrate,0 | ssi-checkpoint,0) _ssi_offer "$(_ssi_pids; _ssi_names)" ;;
+	ssi-capset,*) _ssi_offer "$(_ssi_pids; _ssi_capabilities)" ;;
 	ssi-ps,*) _ssi_offer "$(_ssi_pids)" ;;
 	ssi-migrate,1) _ssi_offer "$(_ssi_nodes)" ;;
 	ssi-restart,0) _ssi_offer "$(_ssi_checkpoints)" ;;
@@ -143,4 +147,4 @@ _ssi() {
 	fi
 }
 
-complete -F _ssi ssi ssi_add_nodes ssi_remove_nodes ssi-admin ssi-checkpoint ssi-events ssi-lab ssi-migrate ssi-nodes ssi-ps ssi-restart ssi-run ssid
+complete -F _ssi ssi ssi_add_nodes ssi_remove_nodes ssi-admin ssi-capset ssi-checkpoint ssi-events ssi-lab ssi-migrate ssi-nodes ssi-ps ssi-restart ssi-run ssid

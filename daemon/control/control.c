@@ -221,6 +221,8 @@ static void dispatch(struct control_connection *c, const Ssi__Control__Request *
 		return control_on_resize(c, q->resize);
 	case SSI__CONTROL__REQUEST__BODY_CHANGE:
 		return control_on_change(c, q->change);
+	case SSI__CONTROL__REQUEST__BODY_CAPABILITIES:
+		return control_on_capabilities(c, q->capabilities);
 	case SSI__CONTROL__REQUEST__BODY_EVENTS:
 		return control_on_events(c, q->events);
 	default:

@@ -22,6 +22,7 @@ struct control;
 
 struct control_neighbours {
 	const struct env *env;
+	struct space *space;
 	struct rpc *rpc;
 	struct membership *membership;
 	struct events *events;

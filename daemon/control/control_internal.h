@@ -83,6 +83,8 @@ void control_on_restart(struct control_connection *c, const Ssi__Control__Restar
 void control_on_checkpoints(struct control_connection *c,
 			    const Ssi__Control__CheckpointsRequest *q);
 
+void control_on_capabilities(struct control_connection *c,
+			     const Ssi__Control__CapabilitiesRequest *q);
 void control_on_events(struct control_connection *c, const Ssi__Control__EventsRequest *q);
 
 /* control_events.c: the tool has read some; it is gone. */

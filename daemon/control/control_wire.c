@@ -15,6 +15,11 @@ RPC_HANDLER(on_ping, struct control, Ssi__Envelope__Empty)
 	control_serve_ping(call);
 }
 
+RPC_HANDLER(on_capabilities, struct control, Ssi__Control__CapabilitiesRequest)
+{
+	control_serve_capabilities(self, call, req);
+}
+
 const struct rpc_method control_methods[] = {
 	RPC_METHOD(CONTROL_LIST, on_list, ssi__control__list_request__descriptor,
 		   ssi__control__list_reply__descriptor),
@@ -22,5 +27,8 @@ const struct rpc_method control_methods[] = {
 		   ssi__control__launch_reply__descriptor),
 	RPC_METHOD(CONTROL_PING, on_ping, ssi__envelope__empty__descriptor,
 		   ssi__envelope__empty__descriptor),
+	RPC_METHOD(CONTROL_CAPABILITIES, on_capabilities,
+		   ssi__control__capabilities_request__descriptor,
+		   ssi__control__capabilities__descriptor),
 	{ 0 },
 };

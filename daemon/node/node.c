@@ -446,7 +446,8 @@ static int build_programs(struct node *n)
 static int build_control(struct node *n)
 {
 	struct control_neighbours cn = {
-		.env = n->env, .rpc = n->rpc, .membership = n->membership, .events = n->events,
+		.env = n->env, .space = n->space, .rpc = n->rpc, .membership = n->membership,
+		.events = n->events,
 		.process = n->process, .stream = n->stream, .console = n->console,
 		.checkpoint = n->checkpoint, .migration = n->migration,
 		.hotplug = n->hotplug,

@@ -25,7 +25,7 @@ class Completion(unittest.TestCase):
         directory = tempfile.TemporaryDirectory()
         self.addCleanup(directory.cleanup)
         self.bin = directory.name
-        for tool in ["ssi", "ssi-admin", "ssi-migrate", "ssi-nodes", "ssi-events", "ssi-ps", "ssi-checkpoint",
+        for tool in ["ssi", "ssi-admin", "ssi-capset", "ssi-migrate", "ssi-nodes", "ssi-events", "ssi-ps", "ssi-checkpoint",
                      "ssi-restart", "ssi-run"]:
             answer = ANSWERS.get(tool, "{}")
             file = os.path.join(self.bin, tool)
@@ -55,6 +55,13 @@ class Completion(unittest.TestCase):
         self.assertEqual(self.complete("ssi-checkpoint", "--dir", "/x", "65"), ["65538"])
         self.assertEqual(self.complete("ssi-ps", "--app", ""), ["65537", "sim"])
         self.assertEqual(self.complete("ssi-ps", ""), ["65538"])
+
+    def test_capabilities(self):
+        self.assertEqual(self.complete("ssi-capset", "-e", "+CAN"), ["+CAN_MIGRATE"])
+        self.assertEqual(self.complete("ssi-capset", "--inheritable-effective", "-D"), ["-DISTANT_FORK"])
+        self.assertEqual(self.complete("ssi-capset", "+D"), ["+DISTANT_FORK"])
+        self.assertEqual(self.complete("ssi-capset", "-k", ""), ["65538"])
+        self.assertIn("65538", self.complete("ssi-capset", "-e", "+CAN_MIGRATE", ""))
 
     def test_checkpoints(self):
         self.assertEqual(self.complete("ssi-restart", ""), ["65538-1"])

@@ -18,6 +18,8 @@ ASKING = [
     ["ssi-events"],
     ["ssi-events", "--follow"],
     ["ssi-migrate", "70000", "n2"],
+    ["ssi-capset", "70000"],
+    ["ssi-capset", "-CAN_MIGRATE"],
     ["ssi-checkpoint", "70000"],
     ["ssi-checkpoint", "--list"],
     ["ssi-checkpoint", "--inspect", "70000-1"],
@@ -35,7 +37,7 @@ PATIENT = [["ssi-migrate", "70000", "n2"], ["ssi-checkpoint", "70000"]]
 PATIENCE_S = 20
 
 PAGES = {
-    "ssi": 1, "ssi-checkpoint": 1, "ssi-events": 1, "ssi-migrate": 1, "ssi-nodes": 1, "ssi-ps": 1, "ssi-restart": 1,
+    "ssi": 1, "ssi-capset": 1, "ssi-checkpoint": 1, "ssi-events": 1, "ssi-migrate": 1, "ssi-nodes": 1, "ssi-ps": 1, "ssi-restart": 1,
     "ssi-run": 1, "ssi-admin": 8, "ssi_add_nodes": 8, "ssi_remove_nodes": 8, "ssid": 8, "ssi-lab": 1,
 }
 
