@@ -160,8 +160,14 @@ static void run(struct sim_process *p)
 	p->pending = 0;
 }
 
+struct capability_sets sim_capabilities(pid_t pid)
+{
+	return capability_initial(pid & 1);
+}
+
 void sim_look(struct sim_process *p)
 {
+	struct capability_sets sets = sim_capabilities(p->pid);
 	bool was = p->live;
 
 	if (p->shadow)
@@ -172,8 +178,11 @@ void sim_look(struct sim_process *p)
 		return;
 	world_note(sim_kernel->w, p->machine->slot, "process %d %s", p->pid,
 		   p->live ? "runs" : "stands");
-	if (p->live)
-		run(p);
+	if (!p->live)
+		return;
+	world_check(sim_kernel->w, capability_equal(&p->capabilities, &sets),
+		    "process %d runs with other capabilities", p->pid);
+	run(p);
 }
 
 /* Processes. */

@@ -68,7 +68,7 @@ struct sim_process {
 	struct sim_machine *machine;
 	pid_t pid, ppid, pgid, sid;
 	uid_t uid;
-	struct capability_sets capabilities;
+	struct capability_sets capabilities; /* when it runs: sim_capabilities() */
 	struct sim_soul *soul; /* NULL: a shadow */
 	struct sim_group *group;
 	uint64_t step;
@@ -147,6 +147,8 @@ void sim_kernel_dying(struct sim_machine *m);
 void sim_kernel_died(struct sim_machine *m, bool power);
 
 struct sim_process *sim_find(struct sim_machine *m, pid_t pid);
+/* Of a process of that number, wherever it runs. */
+struct capability_sets sim_capabilities(pid_t pid);
 struct sim_process *sim_process_new(struct sim_machine *m, pid_t pid, pid_t ppid);
 /* A free number of the lease; 0: none. */
 pid_t sim_next_pid(struct sim_machine *m);

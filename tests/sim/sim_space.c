@@ -188,6 +188,7 @@ int space_spawn(struct space *s, const struct space_spawn *spec, pid_t *ret_pid,
 	if (shadow) {
 		sim_shadow_start(p, fcntl(spec->fds[0], F_DUPFD_CLOEXEC, 0));
 	} else {
+		p->capabilities = sim_capabilities(pid);
 		p->soul = sim_soul_new(m->kernel, pid, pid, m->slot);
 		sim_look(p);
 	}

@@ -125,6 +125,7 @@ static void fork_one(struct sim *s)
 	c->pgid = p->pgid;
 	c->sid = p->sid;
 	c->group = p->group;
+	c->capabilities = sim_capabilities(pid);
 	c->soul = sim_soul_new(&s->kernel, pid, p->soul->app, p->machine->slot);
 	world_note(s->w, p->machine->slot, "process %d forks %d", p->pid, pid);
 	sim_look(c);

@@ -23,7 +23,9 @@
 	"file 71 -1 1 1 1 57 0 1235 1 5 0 0 33261 10 83886080 "                        \
 	"00112233445566778899aabbccddeeff00112233 /lib/x\\x0a\\x5cy\n"
 
-static const char whole[] = HEAD FS TASK CHILD FILE_LINE MAP_LINE;
+#define SETS	  "capabilities 23,21,3,1\n"
+
+static const char whole[] = HEAD FS TASK CHILD SETS FILE_LINE MAP_LINE;
 
 static int parse(const char *text)
 {
@@ -46,6 +48,8 @@ static void test_what_is_parsed_is_what_was_formatted(void **state)
 	assert_string_equal(i->tasks[1].comm, "a b");
 	assert_true(i->tasks[0].no_new_privs && i->tasks[0].seccomp);
 	assert_int_equal(i->tasks[1].tracer, 9);
+	assert_int_equal(i->tasks[0].capabilities.of[CAPABILITY_EFFECTIVE], 023);
+	assert_int_equal(i->tasks[1].capabilities.of[CAPABILITY_EFFECTIVE], 021);
 	assert_int_equal(i->n_files, 2);
 	assert_int_equal(i->files[0].fd, 3);
 	assert_true(i->files[0].locked && !i->files[0].deleted);
@@ -136,6 +140,14 @@ static void test_what_is_not_an_inventory_is_refused(void **state)
 		HEAD FS TASK "file 4294967367 3 1 0 1 0 0 0 0 0 0 0 0 0 0 - /a\n",
 		HEAD FS TASK "file 71 3 1 0 1 0 0 0 0 0 0 0 65536 0 0 - /a\n",
 		HEAD FS "task 71 0 71 71 0 0 1 0 0 0 a name of seventeen\n",
+		HEAD FS SETS TASK,				/* whose? */
+		HEAD FS TASK SETS SETS,				/* twice */
+		HEAD FS TASK FILE_LINE SETS,			/* late */
+		HEAD FS TASK "capabilities 23,23,23,23\n",	/* the initial ones */
+		HEAD FS TASK "capabilities 1,3,1,1\n",		/* not within each other */
+		HEAD FS TASK "capabilities 023,21,23,21\n",
+		HEAD FS TASK "capabilities 40000023,1,1,1\n",	/* there is not */
+		HEAD FS TASK "capabilities 23,21,23\n",
 		HEAD FS "task 0 0 71 71 0 0 1 0 0 0 x\n",
 	};
 

@@ -448,6 +448,21 @@ static void test_seccomp_filters_of_its_own_are_in_the_way(void **state)
 	expect(hold_strict_child, NULL, "): has seccomp filters of its own");
 }
 
+static void test_a_task_that_lacks_a_capability_is_in_the_way(void **state)
+{
+	struct inventory_allow allow = {.capabilities = 1u << CAPABILITY_CAN_MIGRATE};
+	pid_t pid = subject_start(NULL, NULL, 0);
+	char *text = subject_verdict(pid, &allow);
+
+	assert_null(text);
+	allow.capabilities |= 1u << CAPABILITY_DISTANT_FORK;
+	text = subject_verdict(pid, &allow);
+	assert_non_null(text);
+	assert_non_null(strstr(text, "): lacks the capability DISTANT_FORK"));
+	free(text);
+	subject_end(pid);
+}
+
 static void test_a_traced_task_is_in_the_way(void **state)
 {
 	pid_t pid = subject_start(NULL, NULL, 0);
@@ -606,6 +621,7 @@ static int tests(void)
 		cmocka_unit_test(test_a_child_that_was_not_waited_for_is_in_the_way),
 		cmocka_unit_test(test_namespaces_of_its_own_are_in_the_way),
 		cmocka_unit_test(test_seccomp_filters_of_its_own_are_in_the_way),
+		cmocka_unit_test(test_a_task_that_lacks_a_capability_is_in_the_way),
 		cmocka_unit_test(test_a_traced_task_is_in_the_way),
 		cmocka_unit_test(test_all_is_said_at_once_a_line_a_thing),
 		cmocka_unit_test(test_of_each_thing_it_is_told_what_becomes_of_it),
