@@ -180,6 +180,7 @@ void sim_look(struct sim_process *p)
 		   p->live ? "runs" : "stands");
 	if (!p->live)
 		return;
+	sim_kernel->n_abroad += p->soul->home != p->machine->slot;
 	world_check(sim_kernel->w, capability_equal(&p->capabilities, &sets),
 		    "process %d runs with other capabilities", p->pid);
 	run(p);

@@ -131,6 +131,7 @@ struct sim_kernel {
 	int root_fd; /* with a file for each program of ours */
 	bool calm;   /* criu does not fail */
 	bool forced; /* whoever is born from now on may be ended */
+	unsigned n_abroad; /* times that a process came to run where it was not born */
 };
 
 extern struct sim_kernel *sim_kernel; /* one at a time */

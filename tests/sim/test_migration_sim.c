@@ -96,7 +96,7 @@ static struct sim_process *live_copy(struct sim_soul *soul)
 static void launch(struct sim *s)
 {
 	char *argv[] = { (char *)"soul", NULL };
-	struct process_launch l = { .argv = argv, .stdio = { -1, -1, -1 } };
+	struct process_launch l = { .argv = argv, .name = (char *)"", .stdio = { -1, -1, -1 } };
 	struct machine *m = any_machine(s);
 	struct sim_soul *soul;
 	unsigned n = 0;
@@ -532,6 +532,7 @@ static uint64_t run(uint64_t seed, bool changes, bool verbose, int root_fd)
 	calm_down(s);
 	world_run(s->w, CALM);
 	sim_moves_check_healed(s);
+	world_check(s->w, s->kernel.n_abroad, "nothing has moved");
 	if (verbose)
 		printf("# seed %" PRIu64 ": %zu launched, %zu of %zu moved, %zu changes, view %" PRIu64 "\n",
 		       seed, s->n_launched, s->n_moved, s->n_moves, s->n_changed, s->newest);
