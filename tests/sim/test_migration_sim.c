@@ -505,6 +505,10 @@ static void unmake_root(int root)
 	(void)close(root);
 }
 
+/* Times that a process came to run where it was not born, in all seeds; in one seed of some hundred
+ * there is none. */
+static uint64_t n_abroad;
+
 static uint64_t run(uint64_t seed, bool changes, bool verbose, int root_fd)
 {
 	_cleanup_free_ struct sim *s = calloc(1, sizeof(*s));
@@ -532,7 +536,7 @@ static uint64_t run(uint64_t seed, bool changes, bool verbose, int root_fd)
 	calm_down(s);
 	world_run(s->w, CALM);
 	sim_moves_check_healed(s);
-	world_check(s->w, s->kernel.n_abroad, "nothing has moved");
+	n_abroad += s->kernel.n_abroad;
 	if (verbose)
 		printf("# seed %" PRIu64 ": %zu launched, %zu of %zu moved, %zu changes, view %" PRIu64 "\n",
 		       seed, s->n_launched, s->n_moved, s->n_moves, s->n_changed, s->newest);
@@ -594,7 +598,10 @@ int main(int argc, char **argv)
 	printf("# seeds from %" PRIu64 "\n1..1\n", seeds[0]);
 	for (size_t i = 0; i < n && ok; i++)
 		ok = run_from(seeds[i], count, verbose || i ? 0 : 3, changes, verbose, root);
-	if (ok)
+	if (ok && n * count >= 10 && !n_abroad) {
+		printf("not ok 1 - nothing has moved in %" PRIu64 " seeds\n", n * count);
+		ok = false;
+	} else if (ok)
 		printf("ok 1 - %" PRIu64
 		       " seeds: every invariant held after every step, one trace a seed\n",
 		       n * count);
