@@ -338,10 +338,34 @@ static void number_left(struct process_arrival *a, bool ok)
 	}
 }
 
+/* It had come to the place before the move, and only its shadow has not heard of it. */
+static bool was_delivered(const struct process_arrival *a, const struct wire_signal *s)
+{
+	for (size_t i = 0; i < a->n; i++)
+		if (a->of[i].member.pid == s->pid)
+			return s->sequence <= a->of[i].member.delivered;
+	return false;
+}
+
+static void drop_delivered(struct process_arrival *a)
+{
+	struct left *l, *next;
+
+	for (l = TAILQ_FIRST(&a->left); l; l = next) {
+		next = TAILQ_NEXT(l, entry);
+		if (!was_delivered(a, &l->signal))
+			continue;
+		TAILQ_REMOVE(&a->left, l, entry);
+		free(l);
+	}
+}
+
 void process_arrive_end(struct process_arrival *a, bool ok)
 {
 	struct left *l;
 
+	if (ok)
+		drop_delivered(a);
 	number_left(a, ok);
 	if (!ok && !a->back)
 		(void)wait_gone(a);

@@ -392,7 +392,7 @@ static void make_task(struct criu_run *run, const struct image_task *t)
 	p->step = t->step;
 	p->pending = t->pending;
 	p->stopped = t->stopped;
-	p->n_missing = t->n_pieces;
+	p->missing = (1u << t->n_pieces) - 1;
 	p->restoring = true;
 	/* Numbers are given again after their soul has ended: the last one. */
 	LIST_FOREACH(soul, &m->kernel->souls, in)

@@ -145,8 +145,8 @@ static void run(struct sim_process *p)
 			    "process %d runs on machine %u, and on %u", soul->pid,
 			    p->machine->slot, i);
 	}
-	world_check(w, !p->n_missing, "process %d runs without %u pieces of its memory",
-		    soul->pid, p->n_missing);
+	world_check(w, !p->missing, "process %d runs without pieces %x of its memory",
+		    soul->pid, p->missing);
 	if (p->step != soul->step || soul->end != SIM_LIVES) {
 		world_check(w, may_go_back(soul),
 			    "process %d runs again on machine %u as it was at step %" PRIu64

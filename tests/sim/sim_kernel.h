@@ -80,7 +80,7 @@ struct sim_process {
 	int code, status;
 	unsigned pending; /* SIGUSR1 that it has not taken */
 	unsigned n_pieces;	      /* of memory, that its last dump left here */
-	unsigned n_missing, n_placed; /* that a restore left out, and that came since */
+	unsigned missing;	      /* bit n: of piece n, that a restore left out */
 	nsec_t signalled_at; /* by the injection door */
 	int pidfds[SIM_PIDFDS]; /* closed when it ends */
 	size_t n_pidfds;
