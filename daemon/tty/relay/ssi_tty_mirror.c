@@ -211,10 +211,14 @@ static bool somebody_reads(const struct mirror *m, pid_t group)
 	return found;
 }
 
+/* With poll() the kernel passes on what was just written to the master: else two lines might lie
+ * there for one read(). */
 static int unread(void)
 {
+	struct pollfd p = {.fd = TTY_SLAVE, .events = POLLIN};
 	int n = 0;
 
+	(void)poll(&p, 1, 0);
 	return ioctl(TTY_SLAVE, FIONREAD, &n) < 0 ? 0 : n;
 }
 
