@@ -499,6 +499,8 @@ static void reconcile(struct process_room *p)
 		else if (d->state == PROCESS_ENDED && d->home != room_self(p) &&
 			 !e->told)
 			change_tell(p, d, WIRE_ENDED, d->code, d->status);
+		else if (d->state == PROCESS_AWAY && !d->moving && !alive && e->unborn)
+			arrive_hold(p, d);
 		else if (d->state == PROCESS_AWAY && !d->moving && !alive)
 			shadow_killed(p, d->pid);
 		else if (d->state == PROCESS_HERE && !alive && d->pid != d->app)

@@ -78,7 +78,7 @@ static bool gives_way(struct process_room *p, pid_t pid)
 	return e && e->record.state == PROCESS_AWAY && !e->record.moving;
 }
 
-static void stays_away(struct process_room *p, pid_t pid)
+static void stays_away(struct process_room *p, pid_t pid, bool unborn)
 {
 	const struct process_entry *found = process_table_find(p->table, pid);
 	struct process_entry e;
@@ -87,6 +87,7 @@ static void stays_away(struct process_room *p, pid_t pid)
 		return;
 	e = *found;
 	e.record.moving = false;
+	e.unborn = unborn;
 	(void)room_put(p, &e); /* replaces: cannot be full */
 	place_settled(p, pid);
 }
@@ -292,6 +293,7 @@ static void stands_away(struct process_arrival *a, size_t i)
 {
 	struct process_room *p = a->room;
 	const struct process_member *m = &a->of[i].member;
+	bool forks;
 	int r;
 
 	if (!process_table_find(p->table, m->pid))
@@ -302,19 +304,20 @@ static void stands_away(struct process_arrival *a, size_t i)
 	}
 	if (i == 0 && a->in_place && room_is_shadow(p, m->pid) &&
 	    shadow_stands(p, m->pid)) {
-		stays_away(p, m->pid);
+		stays_away(p, m->pid, false);
 		trace_seize(p, m->pid);
 		return;
 	}
 	if (!a->of[i].folded && !(i == 0 && a->in_place))
 		return;
 	r = shadow_fork(p, m, 0); /* where its parent's shadow stands again */
-	if (r != 0)
+	forks = r == 0;
+	if (!forks)
 		r = shadow_spawn(p, m, -1, i == 0 ? SPACE_SPAWN_TRACK : 0);
 	if (r != 0)
 		log_warning("process %d has no shadow here any more PID=%d", m->pid,
 			    m->pid);
-	stays_away(p, m->pid);
+	stays_away(p, m->pid, forks);
 }
 
 /* What a shadow had sent may have come to the place, and wait there: it goes with its number,
@@ -410,12 +413,16 @@ static void depart_left(struct process_room *p, pid_t root,
 	process_depart_end(d);
 }
 
-static void hold_pid(struct process_room *p, const struct process_member *m)
+void arrive_hold(struct process_room *p, const struct process_record *d)
 {
-	(void)wait_gone_one(p, m->pid, env_now(p->env) + fold_timeout);
-	if (shadow_spawn(p, m, -1, SPACE_SPAWN_TRACK) != 0)
-		log_warning("process %d has no shadow here any more PID=%d", m->pid,
-			    m->pid);
+	const struct process_member m = {
+		.pid = d->pid, .pgid = d->pid, .sid = d->pid, .uid = d->uid};
+
+	(void)wait_gone_one(p, m.pid, env_now(p->env) + fold_timeout);
+	if (shadow_spawn(p, &m, -1, SPACE_SPAWN_TRACK) != 0)
+		log_warning("process %d has no shadow here any more PID=%d", m.pid,
+			    m.pid);
+	stays_away(p, m.pid, false);
 }
 
 void arrive_hold_left(struct process_room *p, pid_t root)
@@ -425,16 +432,15 @@ void arrive_hold_left(struct process_room *p, pid_t root)
 
 	while ((e = process_table_next(p->table, &cursor))) {
 		pid_t pid = e->record.pid;
-		struct process_member m = {
-			.pid = pid, .pgid = pid, .sid = pid, .uid = e->record.uid};
 
 		if (e->record.state != PROCESS_AWAY || !e->record.moving ||
 		    e->record.root != root)
 			continue;
 		/* It may not have come to give way. */
 		if (!room_is_shadow(p, pid) || !shadow_stands(p, pid))
-			hold_pid(p, &m);
-		stays_away(p, pid);
+			arrive_hold(p, &e->record);
+		else
+			stays_away(p, pid, false);
 	}
 }
 

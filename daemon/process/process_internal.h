@@ -184,6 +184,8 @@ void place_fini(struct process_room *p);
 
 /* process_arrive.c */
 /* Of those of a predecessor's arrival or departure that are gone at least the PID is held. */
+/* A new shadow of @d, whose own is gone or never came, so that the PID is held. */
+void arrive_hold(struct process_room *p, const struct process_record *d);
 void arrive_hold_left(struct process_room *p, pid_t root);
 
 /* process_seek.c */

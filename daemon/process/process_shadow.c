@@ -314,6 +314,17 @@ static void on_signal(struct shadow *s, const struct shadow_report *r)
 	forward(s);
 }
 
+static void was_born(struct process_room *p, const struct process_entry *e)
+{
+	struct process_entry changed;
+
+	if (!e || !e->unborn)
+		return;
+	changed = *e;
+	changed.unborn = false;
+	(void)room_put(p, &changed); /* replaces: cannot be full */
+}
+
 static void on_report(struct shadow *s, struct shadow_report *r)
 {
 	const struct process_entry *e = process_table_find(s->room->table, s->pid);
@@ -326,6 +337,7 @@ static void on_report(struct shadow *s, struct shadow_report *r)
 	case SHADOW_HELLO:
 		s->base = e ? e->sequence : 0;
 		s->stood = true;
+		was_born(s->room, e);
 		s->alarm = (struct process_alarm){r->info.ssi_utime, r->info.ssi_stime};
 		if (e && e->record.state == PROCESS_GUEST)
 			break; /* about to become the process */
@@ -376,6 +388,14 @@ static void on_hangup(struct shadow *s)
 	pid_t pid = s->pid;
 
 	close_end(s);
+	/* It was not killed: whoever was to fork it is gone, or could not. */
+	if (e && e->record.state == PROCESS_AWAY && !e->record.moving && e->unborn) {
+		const struct process_record d = e->record;
+
+		shadow_drop(p, pid);
+		arrive_hold(p, &d);
+		return;
+	}
 	if (e && e->record.state == PROCESS_KIN) {
 		kin_hung_up(p, pid, s->stood);
 		return;

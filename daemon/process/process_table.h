@@ -30,6 +30,7 @@ struct process_entry {
 	/* KIN: of nobody, stands until then (CLOCK_BOOTTIME); 0: of a guest */
 	nsec_t alone_until;
 	bool kept; /* its parent here is a shadow, which tells how it ended */
+	bool unborn; /* AWAY: its shadow was told to fork, and has not been heard of */
 	bool told; /* ENDED: some waiter (at home), or the home (at its place), knows */
 };
 
