@@ -25,6 +25,7 @@ enum {
 
 static void next_restore(struct migration_source *s);
 static void next_pages(struct migration_source *s);
+static void ship_pages(struct migration_source *s);
 
 /* A piece in flight. */
 struct piece {
@@ -58,6 +59,10 @@ static void on_piece(void *owner, const struct rpc_result *result)
 			criu_dump_pause(s->dump, false);
 		else
 			next_pages(s);
+	}
+	if (s->last_waits && !s->under_way) {
+		s->last_waits = false;
+		return ship_pages(s);
 	}
 	dump_maybe_over(s);
 }
@@ -177,7 +182,11 @@ static void on_read(struct env_work *work)
 		return source_fail(s, RPC_FAILED,
 				   "the memory of process %d cannot be read: %s",
 				   s->root, strerror(-s->work_result));
-	ship_pages(s);
+	/* What there says that all is there comes behind all: two links between two nodes keep no
+	 * order, and a piece may be refused that was sent before others. */
+	s->last_waits = !s->piece->n_runs && s->under_way;
+	if (!s->last_waits)
+		ship_pages(s);
 }
 
 /* One piece is read while others are under way. */

@@ -68,6 +68,7 @@ struct migration_source {
 	struct pages_reader *reader; /* NULL: the images hold all memory */
 	struct pages_piece *piece;   /* at hand */
 	bool reading, read_all;
+	bool last_waits; /* until all pieces before it are there */
 	struct rpc_request *restore; /* not answered yet */
 	struct tree_pipes *pipes;
 	struct process_departure *departure;
