@@ -40,7 +40,8 @@ struct home {
 	pid_t mark;
 };
 
-/* Of the session's leader: field 8, behind the name. */
+/* Of the session's leader: field 8, behind the name.  One that has ended, and that nobody has
+ * waited for, has a terminal no more: -1. */
 static pid_t read_foreground(pid_t session)
 {
 	char path[32], text[1024];
@@ -56,7 +57,8 @@ static pid_t read_foreground(pid_t session)
 	(void)close(fd);
 	text[n > 0 ? n : 0] = 0;
 	p = strrchr(text, ')');
-	if (!p || sscanf(p, ") %*c %*d %*d %*d %*d %d", &foreground) != 1)
+	if (!p || sscanf(p, ") %*c %*d %*d %*d %*d %d", &foreground) != 1 ||
+	    foreground < 0)
 		over();
 	return foreground;
 }
@@ -109,7 +111,7 @@ static void pass_input(struct home *h)
 	if (n > 0)
 		channel_send(h->channel, TTY_INPUT, buf, (size_t)n);
 	else if (n == 0 && h->modes.c_lflag & ICANON)
-		channel_send(h->channel, TTY_END, NULL, 0);
+		channel_send(h->channel, TTY_END, "", 0);
 	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
 		over();
 }

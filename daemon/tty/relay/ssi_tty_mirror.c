@@ -164,6 +164,7 @@ static bool thread_reads(const struct mirror *m, pid_t pid, const char *tid)
 	case SYS_epoll_wait:
 	case SYS_epoll_pwait:
 	case SYS_epoll_pwait2:
+	case SYS_restart_syscall: /* poll(), if it has been stopped meanwhile */
 		return has_mirror_open(m, pid);
 	default:
 		return false;
