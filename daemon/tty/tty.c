@@ -73,16 +73,6 @@ static void free_drain(struct drain *d)
 	free(d);
 }
 
-struct tty_room *tty_room_free(struct tty_room *t)
-{
-	if (!t)
-		return NULL;
-	while (!LIST_EMPTY(&t->drains))
-		free_drain(LIST_FIRST(&t->drains));
-	free(t);
-	return NULL;
-}
-
 int tty_look(int root_fd, struct tty_state *state)
 {
 	_cleanup_close_ int fd = -1;

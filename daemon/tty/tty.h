@@ -37,7 +37,6 @@ struct tty_state {
 /* @libexec_dir: of ssi-tty, as the space sees it. */
 int tty_room_new(struct tty_room **ret, const struct env *env, struct space *space,
 		 struct stream_room *stream, const char *libexec_dir);
-struct tty_room *tty_room_free(struct tty_room *t);
 
 /* What the terminal @number is like, of which session and foreground are known.  Thread: any. */
 int tty_look(int root_fd, struct tty_state *state);

@@ -4,40 +4,7 @@ import time
 
 import lab
 from lab import PROGRAMS, until
-from user import User
-
-# Writes numbered lines for some seconds, reads numbered words; ends when it has all.
-TALKER = """
-import os, threading, time, tty
-tty.setraw(0)
-os.write(1, b"ready")
-def write():
-    for i in range(2000):
-        os.write(1, b"out%d\\r\\n" % i)
-        time.sleep(0.003)
-t = threading.Thread(target=write)
-t.start()
-n, data = 0, b""
-while n < 500:
-    data += os.read(0, 65536)
-    while len(data) >= 7:
-        assert data[:7] == b"in%05d" % n, (n, data[:20])
-        n, data = n + 1, data[7:]
-t.join()
-os.write(1, b"in %d\\r\\n" % n)
-os.system("stty sane")
-os._exit(3)
-"""
-
-WATCHER = """
-import os, signal
-def show(*_):
-    print(*os.get_terminal_size()[::-1], flush=True)
-signal.signal(signal.SIGWINCH, show)
-show()
-while True:
-    signal.pause()
-"""
+from user import WATCHER, User, talker
 
 # Without line editors of their own, whose prompts are more than a prompt.
 SHELLS = [("bash", "--norc", "-i"), ("dash", "-i"), ("zsh", "-f", "-i", "+Z", "+o", "PROMPT_SP")]
@@ -145,7 +112,7 @@ class Foreground(lab.Tests):
 
     def test_ssid_ends_and_nobody_at_the_terminal_notices(self):
         user = self.shell()
-        user.ask(f"python3 -c '{TALKER}'\r", "^ready")
+        user.ask(f"python3 -c '{talker(2000, 500)}'\r", "^ready")
         node = self.away("python3")
         for i in range(500):
             user.type(f"in{i:05d}")
@@ -154,7 +121,7 @@ class Foreground(lab.Tests):
                     self.lab.kill_ssid(n)
             time.sleep(0.002)
         self.assertNotIn(b"out1999", user.out)
-        user.expect("^in 500\r$", 60)
+        user.expect("^in 500 24\r$", 60)
         self.assertEqual([int(n) for n in re.findall(rb"out(\d+)", user.out)], list(range(2000)))
         user.ask("echo s=$?\r", "^s=3\r$")
         self.lab.settle()

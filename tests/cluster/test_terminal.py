@@ -7,44 +7,9 @@ import time
 
 import lab
 from lab import Result, until
-from user import User
+from user import WATCHER, User, talker
 
 SOMEWHERE = [[], ["--node", "n2"]]
-
-# Writes numbered lines for 12 s, reads numbered words; then how many were right, and the window.
-TALKER = """
-import os, threading, time, tty
-tty.setraw(0)
-os.write(1, b"ready")
-def write():
-    for i in range(4000):
-        os.write(1, b"out%d\\r\\n" % i)
-        time.sleep(0.003)
-t = threading.Thread(target=write)
-t.start()
-n, data = 0, b""
-while n < 1000:
-    data += os.read(0, 65536)
-    while len(data) >= 7:
-        assert data[:7] == b"in%05d" % n, (n, data[:20])
-        n, data = n + 1, data[7:]
-t.join()
-os.write(1, b"in %d %d\\r\\n" % (n, os.get_terminal_size().lines))
-os._exit(3)
-"""
-
-
-# Shows the window whenever it is told of another size.
-WATCHER = """
-import os, signal
-def show(*_):
-    print(*os.get_terminal_size()[::-1], flush=True)
-signal.signal(signal.SIGWINCH, show)
-show()
-while True:
-    signal.pause()
-"""
-
 
 class Terminal(lab.Tests):
     def sit(self, *command, node="n1", **more):
@@ -186,7 +151,7 @@ class Terminal(lab.Tests):
 
     def test_a_restart_of_ssid_is_not_noticed(self):
         for where in SOMEWHERE:
-            user = self.sit("ssi-run", *where, "python3", "-c", TALKER)
+            user = self.sit("ssi-run", *where, "python3", "-c", talker(4000, 1000))
             user.expect("ready")
             for i in range(1000):
                 user.type(f"in{i:05d}")

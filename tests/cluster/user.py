@@ -13,6 +13,44 @@ import lab
 from lab import Result, until
 
 
+def talker(lines, words):
+    """A program that writes numbered lines, one in 3 ms, and reads numbered words; then it tells how many,
+    and the lines of the window, and ends with 3."""
+    return f"""
+import os, threading, time, tty
+tty.setraw(0)
+os.write(1, b"ready")
+def write():
+    for i in range({lines}):
+        os.write(1, b"out%d\\r\\n" % i)
+        time.sleep(0.003)
+t = threading.Thread(target=write)
+t.start()
+n, data = 0, b""
+while n < {words}:
+    data += os.read(0, 65536)
+    while len(data) >= 7:
+        assert data[:7] == b"in%05d" % n, (n, data[:20])
+        n, data = n + 1, data[7:]
+t.join()
+os.write(1, b"in %d %d\\r\\n" % (n, os.get_terminal_size().lines))
+os.system("stty sane")
+os._exit(3)
+"""
+
+
+# Shows the window whenever it is told of another size.
+WATCHER = """
+import os, signal
+def show(*_):
+    print(*os.get_terminal_size()[::-1], flush=True)
+signal.signal(signal.SIGWINCH, show)
+show()
+while True:
+    signal.pause()
+"""
+
+
 class User:
     """Somebody at a terminal, who has started a command in a node."""
 
