@@ -759,6 +759,15 @@ void migration_target_on_query(struct migration_room *m, struct rpc_call *call,
 		fail(t, RPC_DOWN, "the source lost its memory on the way");
 }
 
+/* Or is: one that was removed still hears of views. */
+static bool was_out(const struct migration_target *t)
+{
+	const struct migration_room *m = t->room;
+
+	return migration_own_incarnation(m) != t->incarnation ||
+	       !membership_is_up(m->n.membership, rpc_self(m->n.rpc));
+}
+
 void migration_target_on_view(struct migration_room *m)
 {
 	struct migration_target *t, *next;
@@ -767,7 +776,7 @@ void migration_target_on_view(struct migration_room *m)
 		next = LIST_NEXT(t, entry);
 		if (t->sm.state == UNDOING)
 			continue;
-		if (migration_own_incarnation(m) != t->incarnation) {
+		if (was_out(t)) {
 			fail(t, RPC_DOWN, "this node was out of the cluster");
 			continue;
 		}
