@@ -7,9 +7,6 @@ import lab
 from lab import until
 
 
-# A peer that takes any certificate, and shows its own.
-
-
 class Joining(lab.Tests):
     """n1 and n2 are one cluster; n3 is alone, or of another one."""
 
