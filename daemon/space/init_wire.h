@@ -70,9 +70,10 @@ enum {
 };
 
 /*
- * INIT_SPAWN_ASK: who has that flag, and what descends from it, waits in execve(), or a
- * kill() or pidfd_open() of one process, until its INIT_EVENT_EXEC is answered by INIT_EXEC_GO, or a signal interrupts it: then it
- * asks again under another id.  Without an ssid it goes on at once (init_exec.c).
+ * INIT_SPAWN_ASK: who has that flag, and what descends from it, waits in execve(), or a kill() or
+ * pidfd_open() of a PID that INIT_PIDS had not named before it was spawned, until its
+ * INIT_EVENT_EXEC is answered by INIT_EXEC_GO, or a signal interrupts it: then it asks again under
+ * another id.  Without an ssid it goes on at once (init_exec.c).
  */
 
 /*

@@ -44,8 +44,8 @@ struct space_exit {
 
 /* A process that was spawned with SPACE_SPAWN_ASK, or a descendant of one, waits in execve() or
  * execveat() until space_exec_go(), or until it is made to run another program; or in kill(),
- * rt_sigqueueinfo() or pidfd_open() of one process, until space_exec_go().  A signal
- * interrupts it: then it asks again, under another id. */
+ * rt_sigqueueinfo() or pidfd_open() of a PID that was not of this node's when it was spawned,
+ * until space_exec_go().  A signal interrupts it: then it asks again, under another id. */
 struct space_exec {
 	uint64_t id;
 	pid_t pid; /* the thread that asks */

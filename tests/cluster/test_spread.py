@@ -147,6 +147,13 @@ class Spread(Beats):
         self.assertIn(r.text, ["n2\n", "n3\n"])
         self.nothing_is_left()
 
+    def test_a_shell_kills_its_jobs_wherever_they_are(self):
+        # The first end interrupts what it is doing about the next: dash handles SIGCHLD without SA_RESTART.
+        r = self.spread("dash", "-c", f"for n in 1 2 3 4 5 6 7 8; do p=; {self.BURN}"
+                        "kill $p || exit 9; wait; done")
+        self.assertEqual((r.status, r.err), (0, b""), r)
+        self.nothing_is_left()
+
     def test_a_job_can_be_signalled_and_comes_home(self):
         running = self.start("n1", "ssi-run", "--spread", "-o", "@ID@", "sh", "-c",
                              f"for i in 1 2 3; do ({PROGRAMS}/burn 120000 $i; echo $i ended $?) & done; wait",

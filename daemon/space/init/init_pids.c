@@ -32,8 +32,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -60,19 +58,10 @@ enum {
 	TURN_MAX = 64,	   /* answers, or one look, before ssi-init's others have their turn */
 };
 
-#if defined(__x86_64__)
-#define ARCH AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
-#define ARCH AUDIT_ARCH_AARCH64
-#endif
-#define X32_BIT 0x40000000u
-
-static struct run {
-	pid_t first, n;
-} runs[RUNS_MAX];
+static struct pids_run runs[RUNS_MAX];
 static size_t n_runs, current;
 static unsigned credit;
-static struct run window;   /* where it was counted */
+static struct pids_run window;   /* where it was counted */
 static unsigned full;	    /* there was none: so many ticks until we look again */
 static unsigned n_looks;
 static bool bound;	    /* forks are looked at */
@@ -107,7 +96,7 @@ static void cursor_write(pid_t next)
 	(void)!pwrite(cursor_fd, text, n, 0);
 }
 
-static bool inside(const struct run *r, pid_t last)
+static bool inside(const struct pids_run *r, pid_t last)
 {
 	/* first - 1: the cursor before the first number was given out */
 	return last >= r->first - 1 && last < r->first + r->n;
@@ -124,14 +113,14 @@ static bool is_free(pid_t pid)
 }
 
 /* How many from @from on, until there are enough; *ret: where that was. */
-static unsigned count_free(const struct run *r, pid_t from, unsigned enough, struct run *ret)
+static unsigned count_free(const struct pids_run *r, pid_t from, unsigned enough, struct pids_run *ret)
 {
 	unsigned n = 0;
 	pid_t pid;
 
 	for (pid = from; pid < r->first + r->n && n < enough; pid++)
 		n += is_free(pid);
-	*ret = (struct run){ from, pid - from };
+	*ret = (struct pids_run){ from, pid - from };
 	return n;
 }
 
@@ -207,10 +196,10 @@ static void purge(void)
 
 /* Credit. */
 
-static struct run *run_of(pid_t last)
+static struct pids_run *run_of(pid_t last)
 {
 	for (size_t i = 0; i < n_runs; i++) {
-		struct run *r = &runs[(current + i) % n_runs];
+		struct pids_run *r = &runs[(current + i) % n_runs];
 
 		if (!inside(r, last))
 			continue;
@@ -222,14 +211,14 @@ static struct run *run_of(pid_t last)
 
 static void note_stray(pid_t last)
 {
-	const struct run *r = &runs[current];
+	const struct pids_run *r = &runs[current];
 
 	if (!stray)
 		stray = r->first + r->n;
 	last_stray = last;
 }
 
-static bool look_ahead(const struct run *r, pid_t from)
+static bool look_ahead(const struct pids_run *r, pid_t from)
 {
 	unsigned need = (unsigned)n_under_way + SPARE;
 	unsigned n = count_free(r, from, need + BATCH, &window);
@@ -258,7 +247,7 @@ static bool move_on(void)
 static void look(void)
 {
 	pid_t last = cursor_read();
-	const struct run *r;
+	const struct pids_run *r;
 
 	credit = 0;
 	n_looks++;
@@ -301,72 +290,10 @@ bool pids_take(pid_t tid)
 	return true;
 }
 
-/* The filter. */
-
-#define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
-#define IF(value, then) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (value), 0, 1), then
-#define ASK BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF)
-#define PASS BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
-
-/* A task has one listener at most, so there is one filter, of what is asked for.  The calls of
- * i386 that start a program are not asked: those stay here. */
-static int set_filter(bool forks, bool execs)
+const struct pids_run *pids_runs(size_t *ret_n)
 {
-	static struct sock_filter fork_calls[] = {
-		LOAD(arch),
-#ifdef __x86_64__
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_I386, 0, 10),
-		LOAD(nr),
-		IF(2, ASK),
-		IF(120, ASK),
-		IF(190, ASK),
-		IF(435, ASK),
-		PASS,
-#endif
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0),
-		PASS,
-		LOAD(nr),
-		BPF_STMT(BPF_ALU | BPF_AND | BPF_K, ~X32_BIT),
-#ifdef SYS_fork
-		IF(SYS_fork, ASK),
-		IF(SYS_vfork, ASK),
-#endif
-		IF(SYS_clone, ASK),
-		IF(SYS_clone3, ASK),
-	};
-	static struct sock_filter exec_calls[] = {
-		LOAD(arch),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0),
-		PASS,
-		LOAD(nr),
-		IF(SYS_execve, ASK),
-		IF(SYS_execveat, ASK),
-		/* Of one process: a PID above 0. */
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_kill, 2, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_rt_sigqueueinfo, 1, 0),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pidfd_open, 0, 5),
-		LOAD(args[0]), /* its lower half, where that comes first */
-		BPF_JUMP(BPF_JMP | BPF_JGT | BPF_K, INT32_MAX, 3, 0),
-		IF(0, PASS),
-		ASK,
-	};
-	static struct sock_filter pass[] = { PASS };
-	struct sock_filter code[64];
-	struct sock_fprog program = { 0, code };
-
-#define APPEND(part)                                                                               \
-	memcpy(code + program.len, (part), sizeof(part));                                          \
-	program.len += sizeof(part) / sizeof(*(part))
-	if (forks) {
-		APPEND(fork_calls);
-	}
-	if (execs) {
-		APPEND(exec_calls);
-	}
-	APPEND(pass);
-#undef APPEND
-	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER,
-			    SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+	*ret_n = n_runs;
+	return runs;
 }
 
 /* Children: each hands its listener over, and goes on when it is ours. */
@@ -442,7 +369,7 @@ int pids_bind_prepare(int ret_ends[2])
 
 void pids_bind_child(const int ends[2], bool forks, bool execs)
 {
-	int listener = set_filter(forks, execs);
+	int listener = filter_set(forks, execs);
 	char byte;
 
 	(void)close(ends[0]);
@@ -506,7 +433,7 @@ static void answer(int listener)
 /* In the place of ssid. */
 static void watch(pid_t last)
 {
-	const struct run *r = run_of(last);
+	const struct pids_run *r = run_of(last);
 
 	if (last < 0 || !n_runs || (r && r->n >= LONG && r->first + r->n - last > MARGIN))
 		return;
@@ -602,7 +529,7 @@ static int add_run(pid_t first, pid_t n)
 			runs[kept++] = runs[i];
 	if (kept == RUNS_MAX)
 		return -ENOSPC;
-	runs[kept++] = (struct run){ first, n };
+	runs[kept++] = (struct pids_run){ first, n };
 	n_runs = kept;
 	current = 0;
 	credit = 0;
@@ -614,7 +541,7 @@ static int add_run(pid_t first, pid_t n)
 static void leave_short_run(void)
 {
 	pid_t last = cursor_read();
-	const struct run *r = run_of(last);
+	const struct pids_run *r = run_of(last);
 
 	if (r && r->n < LONG)
 		watch(last);

@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#define X32_BIT 0x40000000u /* in the numbers of x32's system calls */
+
 /* init_keep.c: descriptors by name. */
 int keep_put(const char *name, int owned_fd, size_t limit);
 int keep_get(const char *name); /* the descriptor, still ours, or -1 */
@@ -30,6 +32,9 @@ void children_tell_again(void);
 bool children_tell(bool (*tell)(const struct init_event *event));
 
 /* init_pids.c: children that are bound ask before each fork. */
+struct pids_run {
+	pid_t first, n;
+};
 int pids_start(int proc_fd); /* a descriptor to poll for pids_serve(), or -errno */
 void pids_serve(void);
 /* As INIT_PIDS says. */
@@ -37,6 +42,7 @@ int pids_set(pid_t first, pid_t n, bool plenty);
 /* Is there an ssid to watch the cursor? */
 void pids_leave_alone(bool is_alone);
 bool pids_are_bound(void);
+const struct pids_run *pids_runs(size_t *ret_n);
 /* One number for @tid, 0: for a child of ours.  False: there is none. */
 bool pids_take(pid_t tid);
 /* Around the birth of one that is to be bound: before it, in the child, in the parent. */
@@ -45,6 +51,9 @@ int pids_bind_prepare(int ret_ends[2]); /* INIT_E_FULL */
 void pids_bind_child(const int ends[2], bool forks, bool execs);
 void pids_bind_parent(const int ends[2], bool born);
 bool pids_tell(bool (*tell)(const struct init_event *event));
+
+/* init_filter.c: the filter of seccomp of a child that asks; by itself.  Its listener, or -1. */
+int filter_set(bool forks, bool execs);
 
 /* init_exec.c: children that ask ssid before they start a program, or name a process. */
 struct seccomp_notif;

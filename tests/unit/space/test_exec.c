@@ -112,6 +112,32 @@ static void an_interrupted_one_asks_again(void **state)
 	assert_int_equal(fixture_exit_of(&f, shell).status, 11);
 }
 
+static void a_call_that_names_a_pid_of_our_own_does_not_wait(void **state)
+{
+	enum { OURS = 300000, FOREIGN = 4000000, N = 65536 };
+	char script[256];
+	const struct space_exec *e;
+	pid_t shell;
+
+	assert_int_equal(space_pids_add(f.space, OURS, N), 0);
+	(void)snprintf(script, sizeof(script), "kill -0 %d; kill -0 %d; kill -0 %d; exit 12", OURS,
+		       OURS + N - 1, FOREIGN);
+	e = await_child(script, &shell);
+	assert_int_equal(e->nr, SYS_kill);
+	assert_int_equal(e->args[0], FOREIGN);
+	assert_int_equal(space_exec_go(f.space, e->id), 0);
+	/* The numbers beside ours are not. */
+	(void)snprintf(script, sizeof(script), "kill -0 %d; kill -0 %d", OURS - 1, OURS + N);
+	shell = ask_sh(script);
+	assert_int_equal(space_exec_go(f.space, await_exec(2)->id), 0);
+	for (size_t i = 3; i < 5; i++) {
+		e = await_exec(i);
+		assert_int_equal(e->args[0], i == 3 ? OURS - 1 : OURS + N);
+		assert_int_equal(space_exec_go(f.space, e->id), 0);
+	}
+	assert_int_equal(fixture_exit_of(&f, shell).status, 1);
+}
+
 static bool has_descriptor(pid_t pid, int number)
 {
 	char path[64];
@@ -200,6 +226,8 @@ static int tests(void)
 		cmocka_unit_test_setup_teardown(without_an_ssid_programs_are_started_at_once, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(an_interrupted_one_asks_again, setup, teardown),
+		cmocka_unit_test_setup_teardown(a_call_that_names_a_pid_of_our_own_does_not_wait, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(it_is_given_descriptors, setup, teardown),
 		cmocka_unit_test_setup_teardown(it_becomes_another_program_in_one_step, setup,
 						teardown),
