@@ -262,6 +262,7 @@ class Migrate(lab.Tests):
         log = "/shared/work/log"
         # One writes, one reads, and one cuts it off now and then.
         writer = self.start("n1", "sh", "-c", f"while :; do echo line >>{log}; done")
+        until(lambda: self.lab.run("n2", "test", "-s", log).status == 0)
         running = self.start("n1", "ssi-run", "-o", "@ID@", "python3", "-c", f"""
 import sys
 log, both = open("{log}"), open("{log}", "r+")
@@ -270,7 +271,6 @@ for line in sys.stdin:
     log.seek(0)
     both.seek(0)
     print(log.readline() == both.readline() == "line\\n", flush=True)""")
-        until(lambda: self.lab.run("n2", "test", "-s", log).status == 0)
         running.expect("^open$")
         for node in ["n2", "n3", "n1", "n2", "n1"]:
             self.move(running.app(), node)
@@ -279,6 +279,7 @@ for line in sys.stdin:
         for node in ["n2", "n3", "n1"]:
             self.move(running.app(), node)
         cutter.signal("KILL")
+        until(lambda: self.lab.run("n2", "test", "-s", log).status == 0)
         running.ask("", "^True$")
         writer.signal("KILL")
         running.close_input()
