@@ -75,6 +75,14 @@ bool room_is_free(struct process_room *p, pid_t pid)
 	       proc_stat_read(space_proc_fd(p->space), pid, &s) < 0;
 }
 
+bool room_was_fenced(const struct process_room *p, struct rpc_call *call)
+{
+	if (!p->claim && !space_is_frozen(p->space))
+		return false;
+	rpc_fail(call, RPC_DOWN, "this node was fenced and looks what is still its own");
+	return true;
+}
+
 bool room_is_leaving(struct process_room *p, pid_t pid)
 {
 	struct proc_stat s;
@@ -412,10 +420,8 @@ void room_on_placed(struct process_room *p, struct rpc_call *call,
 		return;
 	}
 	/* Or the original, which stands frozen, would be taken for its shadow. */
-	if (p->claim || space_is_frozen(p->space)) {
-		rpc_fail(call, RPC_DOWN, "this node was fenced and looks what is still its own");
+	if (room_was_fenced(p, call))
 		return;
-	}
 	/* It went on here, when the move to there was given up. */
 	if ((!found || found->record.state == PROCESS_HERE) && room_real(p, d->pid, &s) == 0) {
 		rpc_fail(call, RPC_NOT_FOUND, "process %d runs at its home", d->pid);

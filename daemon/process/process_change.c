@@ -192,10 +192,8 @@ void change_on_call(struct process_room *p, struct rpc_call *call, node_id peer,
 		return;
 	}
 	/* Who says so may have gone on when we were out, with one that is the newer: we ask first. */
-	if (p->claim || space_is_frozen(p->space)) {
-		rpc_fail(call, RPC_DOWN, "this node was fenced and looks what is still its own");
+	if (room_was_fenced(p, call))
 		return;
-	}
 	/* It was coming home and goes on there, which we do not know yet: what stands here would
 	 * be taken for nobody's. */
 	if (e && e->record.moving) {

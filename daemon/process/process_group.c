@@ -405,12 +405,8 @@ void group_on_call(struct process_room *p, struct rpc_call *call,
 {
 	struct look l = {.room = p, .group = g};
 
-	/* Who is ours is not known, or they do not run. */
-	if (p->claim || space_is_frozen(p->space)) {
-		rpc_fail(call, RPC_DOWN,
-			 "this node was fenced and looks what is still its own");
+	if (room_was_fenced(p, call))
 		return;
-	}
 	if (g->signal.signal) {
 		if (has_heard(p, g->sentinel, g->signal.sequence))
 			wire_reply_done(call);

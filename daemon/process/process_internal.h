@@ -167,6 +167,8 @@ bool room_home_is_out(const struct process_room *p, pid_t pid);
 /* It may run elsewhere already, and our original has not become its shadow yet: what its home
  * is told of it must wait until that is decided. */
 bool room_is_leaving(struct process_room *p, pid_t pid);
+/* What is ours is not known, or does not run: @call is told to ask again. */
+bool room_was_fenced(const struct process_room *p, struct rpc_call *call);
 void room_on_where(struct process_room *p, struct rpc_call *call, pid_t pid);
 void room_on_placed(struct process_room *p, struct rpc_call *call,
 		    const struct process_record *d, uint64_t incarnation);

@@ -500,7 +500,8 @@ void signal_on_call(struct process_room *p, struct rpc_call *call,
 	struct hold *h;
 	uid_t uid;
 
-	if (stale(p, call, s))
+	/* What stands here may give way to one that had no such signal. */
+	if (stale(p, call, s) || room_was_fenced(p, call))
 		return;
 	if (room_real(p, s->pid, &stat) != 0 || room_is_half_made(p, s->pid) ||
 	    proc_status_read(space_proc_fd(p->space), s->pid, &uid, NULL) < 0) {
