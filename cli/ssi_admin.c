@@ -405,8 +405,8 @@ static int recover(const struct session_options *o)
 	confirm(&identity);
 	r = recover_in(&identity);
 	if (r == MEMBERSHIP_E_ABSENT)
-		session_exit(EXIT_NOT_FOUND, "%s is no voter and keeps nothing of what was decided: do it on "
-					     "a voter, see ssi-nodes",
+		session_exit(EXIT_NOT_FOUND, "%s is no voter and knows nothing, or not the last, of what was "
+					     "decided: do it on a voter, see ssi-nodes",
 			     identity.name);
 	if (r < 0)
 		session_exit(EXIT_FAILED, "%s/store: %s", arguments.state, strerror(-r));

@@ -138,7 +138,8 @@ int membership_retire(struct membership *m, void (*done)(void *owner), void *own
 
 /* On a node that runs no ssid, an operator's word that a majority of the voters is gone for ever:
  * this node alone decides from now on, with what it has; its next view is far ahead of
- * whatever the others may have decided.  MEMBERSHIP_E_ABSENT: it keeps no log.  Blocks. */
+ * whatever the others may have decided.  MEMBERSHIP_E_ABSENT: it keeps no log, or that of
+ * a time when it was a voter.  Blocks. */
 int membership_recover(const struct store *store, node_id self, const char *address);
 
 /* The newest view; never NULL after on_view first came, valid until the next. */

@@ -155,6 +155,8 @@ void membership_on_left(struct membership *m, enum rpc_status status, const char
 
 /* membership_known.c */
 int membership_known_load(struct membership *m);
+/* Epoch 0: none. */
+int membership_known_read(const struct store *store, struct membership_map **ret);
 void membership_known_save(struct membership *m);
 
 /* What the leader waits for to be durable; embedded in the request that waits. */

@@ -45,15 +45,15 @@ void membership_known_save(struct membership *m)
 		on_saved(NULL, r);
 }
 
-static int load(struct membership *m, struct membership_map **ret)
+int membership_known_read(const struct store *store, struct membership_map **ret)
 {
 	_cleanup_free_ void *data = NULL;
 	struct iovec value;
 	int r;
 
-	r = m->store->ops->get(m->store->impl, key(), &value);
+	r = store->ops->get(store->impl, key(), &value);
 	if (r == STORE_E_ABSENT)
-		return membership_map_new(ret, m->config.leader);
+		return membership_map_new(ret, NODE_NONE);
 	if (r < 0)
 		return r;
 	data = value.iov_base;
@@ -61,7 +61,7 @@ static int load(struct membership *m, struct membership_map **ret)
 	if (r == 0)
 		return 0;
 	log_warning("the last view in the store is damaged, waiting for the next");
-	return membership_map_new(ret, m->config.leader);
+	return membership_map_new(ret, NODE_NONE);
 }
 
 static void on_known(struct env_timer *timer)
@@ -73,7 +73,7 @@ static void on_known(struct env_timer *timer)
 
 int membership_known_load(struct membership *m)
 {
-	int r = load(m, &m->map);
+	int r = membership_known_read(m->store, &m->map);
 
 	if (r != 0)
 		return err_fold(r);

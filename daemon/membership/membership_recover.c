@@ -22,11 +22,26 @@ static struct iovec key(void)
 	return (struct iovec){(char *)MARK, sizeof(MARK) - 1};
 }
 
+/* Who lost its vote keeps the log of that time. */
+static int check_vote(const struct store *store, node_id self)
+{
+	_cleanup_(membership_map_freep) struct membership_map *map = NULL;
+	const struct membership_node *node;
+	int r = membership_known_read(store, &map);
+
+	if (r)
+		return err_fold(r);
+	node = membership_map_member(map, self);
+	return node && !node->voter ? MEMBERSHIP_E_ABSENT : 0;
+}
+
 int membership_recover(const struct store *store, node_id self, const char *address)
 {
 	struct store_change change = {.key = key(), .value = {(char *)"1", 1}};
-	int r;
+	int r = check_vote(store, self);
 
+	if (r)
+		return r;
 	/* First: without it the new beginning could be taken for an old one. */
 	r = store->ops->apply_now(store->impl, &change, 1);
 	if (r)

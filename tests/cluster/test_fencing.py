@@ -593,7 +593,7 @@ class Operator(Fenced):
 
 
 class Replaced(Fenced):
-    """In a cluster of its own, as it makes former voters, whom `ssi-admin recover` takes for some."""
+    """In a cluster of its own: it makes former voters."""
 
     N_NODES = 4
     wait_for_leader = Operator.wait_for_leader
@@ -615,6 +615,9 @@ class Replaced(Fenced):
             self.lab.command("start", node)
             self.lab.prepare_node(node)
         self.lab.settle()
+        # Who was one knows what was decided then.
+        r = self.lab.run(lost, "ssi-admin", "recover", "--socket", "/none", "--yes", user="root")
+        self.assert_result(r, 4, "no voter")
 
 
 if __name__ == "__main__":
