@@ -482,6 +482,7 @@ static void lose_power(struct sim_machine *m)
 
 void sim_kernel_died(struct sim_machine *m, bool power)
 {
+	const nsec_t ran_until = world_ran_until(sim_kernel->w, m->slot);
 	struct sim_process *p;
 
 	for (size_t i = 0; i < m->n_given; i++)
@@ -494,7 +495,7 @@ void sim_kernel_died(struct sim_machine *m, bool power)
 	LIST_FOREACH(p, &m->processes, in) {
 		p->held = 0;
 		if (p->soul && (p->restoring || (p->group && p->group->frozen) ||
-				world_now(sim_kernel->w) - p->signalled_at < TOLD_WITHIN))
+				ran_until - p->signalled_at < TOLD_WITHIN))
 			p->soul->repeats = true;
 		sim_look(p);
 	}

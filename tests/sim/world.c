@@ -512,6 +512,7 @@ void world_boot(struct world *w, unsigned slot)
 		return;
 	world_note(w, slot, "boots");
 	m->running = true;
+	m->paused_at = 0;
 	m->boot++;
 	if (w->rooms->start(w->owner, slot)) {
 		world_note(w, slot, "does not start");
@@ -548,6 +549,7 @@ void world_pause(struct world *w, unsigned slot, bool paused)
 		return;
 	world_note(w, slot, paused ? "paused" : "resumed");
 	m->paused = paused;
+	m->paused_at = paused ? w->now : 0;
 	if (paused)
 		return;
 	while ((e = STAILQ_FIRST(&m->held))) {
@@ -556,6 +558,13 @@ void world_pause(struct world *w, unsigned slot, bool paused)
 		e->seq = ++w->seq;
 		heap_add(w, e);
 	}
+}
+
+nsec_t world_ran_until(const struct world *w, unsigned slot)
+{
+	const struct world_machine *m = machine(w, slot);
+
+	return m->paused_at ? m->paused_at : w->now;
 }
 
 bool world_is_running(const struct world *w, unsigned slot)

@@ -105,6 +105,8 @@ void world_mute(struct world *w, unsigned slot);
 void world_pause(struct world *w, unsigned slot, bool paused);
 bool world_is_running(const struct world *w, unsigned slot);
 bool world_is_paused(const struct world *w, unsigned slot);
+/* The moment when it was paused, also if it was killed since; else now. */
+nsec_t world_ran_until(const struct world *w, unsigned slot);
 /* One way; links go down when it lasts. */
 void world_cut(struct world *w, unsigned from, unsigned to, bool cut);
 void world_heal(struct world *w);

@@ -54,6 +54,7 @@ struct world_machine {
 	node_id id;
 	char address[32];
 	bool running, muted, paused, disk_full;
+	nsec_t paused_at; /* 0: since it boots it was not, or it was resumed */
 	int drift_ppm;
 	int64_t wall_ahead;
 	nsec_t clock_base;
