@@ -7,6 +7,21 @@ import lab
 from lab import until
 
 
+# A peer that takes any certificate, and shows its own.
+DIAL = r"""
+import socket, ssl, sys
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+context.set_alpn_protocols(["ssi/1"])
+context.load_cert_chain("/var/lib/ssi/node.pem", "/var/lib/ssi/node.key")
+try:
+    with context.wrap_socket(socket.create_connection((sys.argv[2], 7777), 10, (sys.argv[1], 0))) as s:
+        print("ended", len(s.recv(4096)))
+except (ssl.SSLError, ConnectionError) as e:
+    print("ended", e)
+"""
+
+
 class Joining(lab.Tests):
     """n1 and n2 are one cluster; n3 is alone, or of another one."""
 
@@ -123,6 +138,49 @@ class Joining(lab.Tests):
             self.do("n2", "mv", f"/var/lib/ssi/{file}.own", f"/var/lib/ssi/{file}")
         self.member("n2")
         self.assertEqual(self.state("n1", "n2"), "up")
+
+    def test_members_of_two_clusters_at_one_address_do_not_meet(self):
+        self.member("n2")
+        self.stop("n2")
+        self.do("n2", "mv", "/var/lib/ssi", "/var/lib/ssi.own")
+        # n2 becomes a member of a cluster that n3 founds; then there is a member of ours at n3's address.
+        self.do("n3", "ssi-admin", "init", "--quiet", "--address", "10.77.0.3")
+        self.boot("n3")
+        self.do("n3", "ssi-admin", "status", "--wait", "20")
+        token = self.do("n3", "ssi-admin", "token", "--quiet").strip()
+        self.assert_result(self.join("n2", token), 0)
+        self.boot("n2")
+        self.do("n2", "ssi-admin", "status", "--wait", "20")
+        program = self.lab.start("n2", "ssi-run", "sleep", "1000", user="root")
+        until(lambda: self.state("n3", "n2") == "up")
+        self.lab.kill_ssid("n3")  # in order it would leave its vote to n2
+        self.forget("n3")
+        self.assert_result(self.join("n3", self.token(), "--node", "stranger"), 0)
+        self.boot("n3")
+        self.do("n3", "ssi-admin", "status", "--wait", "20")
+        # It is told apart by both, and who looks is told.
+        until(lambda: "10.77.0.2 was refused: it does not accept our certificate" in self.lab.logs("n3"), 20)
+        for tool in ["ssi-nodes", "ssi-ps"]:
+            until(lambda t=tool: b"lost touch with the cluster" in self.lab.run("n2", t).err, 20)
+        until(lambda: b"its certificate is not of this cluster" in self.lab.run("n2", "ssi-nodes").err, 20)
+        # Nor does it help not to look at ours.  From an address of its own: of each a line a minute is logged.
+        address = "10.77.0.202"
+        self.do("n2", "ip", "address", "add", f"{address}/24", "dev", "eth0")
+        r = self.lab.run("n2", "python3", "-c", DIAL, address, "10.77.0.1", user="root", timeout=30)
+        self.assertRegex(r.text, "^ended (0|.*(alert|reset))", r)
+        until(lambda: f"{address} was refused: its certificate is not of this cluster" in self.lab.logs("n1"), 20)
+        self.do("n2", "ip", "address", "del", f"{address}/24", "dev", "eth0")
+        self.assertEqual(self.do("n1", "ssi-run", "--node", "stranger", "hostname"), "n3\n")
+        nodes = json.loads(self.do("n1", "ssi-nodes", "--json"))["nodes"]
+        self.assertEqual([n["node"] for n in nodes if n["state"] == "up"], ["n1", "stranger"])
+        program.stop()
+        self.stop("n2")
+        self.do("n2", "sh", "-c", "rm -rf /var/lib/ssi && mv /var/lib/ssi.own /var/lib/ssi")
+        # It has a vote, of two: that is taken before it stops.
+        self.do("n1", "ssi_remove_nodes", "stranger")
+        self.leave("n3")
+        self.member("n2")
+        self.assertEqual(self.do("n1", "ssi-run", "--node", "n2", "hostname"), "n2\n")
 
     def of_version(self, version, name):
         """The program as it would be if it spoke that version of the protocol."""
