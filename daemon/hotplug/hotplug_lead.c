@@ -630,7 +630,9 @@ void hotplug_lead_begin(struct hotplug *h, struct rpc_call *call,
 	if (!membership_leads(h->n.membership))
 		return rpc_fail(call, RPC_DOWN, "node %s does not lead",
 				rpc_name(h->n.rpc, rpc_self(h->n.rpc)));
-	if (h->lead || h->settling)
+	if (h->settling) /* a moment: it is asked again */
+		return rpc_fail(call, RPC_DOWN, "what another leader began is being undone");
+	if (h->lead)
 		return rpc_fail(call, RPC_CONFLICT, "members are being added or removed already: "
 						    "try again when that is over");
 	l = lead_new(h, call, q);

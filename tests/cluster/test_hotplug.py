@@ -40,7 +40,10 @@ class Changing(beats.Beats):
 
     def setUp(self):
         super().setUp()
-        # Whoever of two voters dies takes the majority along.
+        self.await_voters()
+
+    def await_voters(self):
+        """Whoever of two voters dies takes the majority along."""
         until(lambda: all(n["role"] for n in self.nodes().values()), 30,
               lambda: f"not all are voters: {self.nodes()}")
 
@@ -176,6 +179,7 @@ class Hotplug(Changing):
     def test_the_leader_dies_at_each_step_of_a_removal(self):
         for point in ["hotplug.leaving", "hotplug.drained", "hotplug.removed"]:
             with self.subTest(point=point):
+                self.await_voters()
                 leader = self.leader("n1")
                 gone, at = self.others(leader)
                 running, pid = self.beat(node=gone)
