@@ -8,6 +8,7 @@
  */
 #include "node.h"
 
+#include "balance.h"
 #include "checkpoint.h"
 #include "cleanup.h"
 #include "console.h"
@@ -55,6 +56,7 @@ struct node {
 	struct criu *criu;
 	struct checkpoint_room *checkpoint;
 	struct placement *placement;
+	struct balance *balance;
 	struct migration_room *migration;
 	struct hotplug *hotplug;
 	struct control *control;
@@ -387,6 +389,16 @@ static int build_hotplug(struct node *n)
 	return hotplug_new(&n->hotplug, &hn);
 }
 
+static int build_balance(struct node *n)
+{
+	const struct balance_neighbours bn = {
+		.env = n->env, .space = n->space, .membership = n->membership,
+		.process = n->process, .placement = n->placement, .migration = n->migration,
+	};
+
+	return balance_new(&n->balance, &bn);
+}
+
 static int build_moves(struct node *n)
 {
 	struct migration_neighbours mn = {
@@ -420,6 +432,8 @@ static int build_moves(struct node *n)
 		r = placement_new(&n->placement, &pn);
 	if (r == 0)
 		r = migration_room_new(&n->migration, &mn);
+	if (r == 0)
+		r = build_balance(n);
 	return err_fold(r);
 }
 

@@ -46,3 +46,11 @@ struct placement *placement_free(struct placement *p);
 /* The owner of space and membership passes these on. */
 void placement_on_exec(struct placement *p, const struct space_exec *exec);
 void placement_on_view(struct placement *p);
+
+/* Where but on nodes @not is room for one that computes here beside @n_busy others?  NODE_NONE:
+ * nowhere, or here. */
+node_id placement_elsewhere(struct placement *p, uint32_t n_busy, const node_id *not, size_t n_not);
+/* Has @pid started a program of its own, or is it of what came here, and so was decided about? */
+bool placement_knows(struct placement *p, pid_t pid);
+/* It has moved to @node, and stays there with all that it starts. */
+void placement_note(struct placement *p, pid_t pid, node_id node);

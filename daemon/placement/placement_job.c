@@ -123,27 +123,60 @@ static uint32_t count(struct placement *p, node_id node)
 	return n;
 }
 
-node_id job_place(struct placement *p)
+static bool is_among(node_id node, const node_id *nodes, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (nodes[i] == node)
+			return true;
+	return false;
+}
+
+static node_id place(struct placement *p, uint32_t n_here, const node_id *not, size_t n_not)
 {
 	const struct membership_view *view = membership_view(p->n.membership);
 	node_id self = rpc_self(p->n.rpc);
 	struct placement_candidate c[CANDIDATES_MAX];
 	size_t n = 1;
 
-	look_at_all(p);
 	c[0].node = NODE_NONE;
 	for (size_t i = 0; i < view->n_nodes; i++) {
 		const struct membership_node *node = &view->nodes[i];
 		size_t at = node->id == self ? 0 : n;
 
 		if (node->state != MEMBER_UP || node->witness || at == CANDIDATES_MAX ||
-		    (at && !membership_load_known(&node->load)))
+		    (at && !membership_load_known(&node->load)) || is_among(node->id, not, n_not))
 			continue;
 		c[at] = (struct placement_candidate){ node->id, node->load.n_cpus,
-						      node->load.running, count(p, node->id) };
+						      node->load.running,
+						      at ? count(p, node->id) : n_here };
 		n += at > 0;
 	}
 	return c[0].node == self ? placement_choose(c, n) : self;
+}
+
+node_id job_place(struct placement *p)
+{
+	look_at_all(p);
+	return place(p, count(p, rpc_self(p->n.rpc)), NULL, 0);
+}
+
+node_id placement_elsewhere(struct placement *p, uint32_t n_busy, const node_id *not, size_t n_not)
+{
+	node_id node;
+
+	look_at_all(p);
+	node = place(p, n_busy, not, n_not);
+	return node == rpc_self(p->n.rpc) ? NODE_NONE : node;
+}
+
+bool placement_knows(struct placement *p, pid_t pid)
+{
+	return find(p, pid) || job_covers(p, pid);
+}
+
+void placement_note(struct placement *p, pid_t pid, node_id node)
+{
+	job_note(p, pid, node, true);
 }
 
 void job_fini(struct placement *p)

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 import lab
 from beats import Beats
@@ -152,6 +153,47 @@ class Spread(Beats):
         r = self.spread("dash", "-c", f"for n in 1 2 3 4 5 6 7 8; do p=; {self.BURN}"
                         "kill $p || exit 9; wait; done")
         self.assertEqual((r.status, r.err), (0, b""), r)
+        self.nothing_is_left()
+
+    def forked(self, *words):
+        """What the children of a program say that has only forked them: {number: (node, result)}; whole."""
+        r = self.spread(*words, f"{PROGRAMS}/distant_fork", "6", "250", timeout=120)
+        self.assertEqual(r.status, 0, r)
+        *lines, last = r.text.splitlines()
+        self.assertEqual(last, "6 of 6", r)
+        self.nothing_is_left()
+        return {int(number): (node, result) for number, node, result in map(str.split, lines)}
+
+    def test_children_that_compute_go_where_there_is_room(self):
+        there = self.forked()
+        # Who may not stays, and has the same results.
+        here = self.forked("sh", "-c", 'ssi-capset -DISTANT_FORK && exec "$@"', "sh")
+        self.assertEqual({node for node, _ in here.values()}, {"n1"})
+        self.assertEqual({k: result for k, (_, result) in there.items()}, {k: result for k, (_, result) in here.items()})
+        self.assertEqual(len(there), 6)
+        self.assertGreaterEqual(len({node for node, _ in there.values()} - {"n1"}), 1, there)
+
+    def test_a_child_that_cannot_move_computes_on(self):
+        r = self.spread("python3", "-c", """
+import fcntl, os, time
+for k in range(4):
+    if os.fork() == 0:
+        fcntl.flock(os.open(f"lock.{k}", os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
+        while time.process_time() < 1.5:
+            pass
+        os.write(1, os.uname().nodename.encode() + b"\\n")
+        os._exit(k)
+print(sorted(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(4)))""")
+        self.assertEqual((r.status, r.text, r.err), (0, "n1\n" * 4 + "[0, 1, 2, 3]\n", b""), r)
+        self.nothing_is_left()
+
+    def test_children_compute_on_when_ssid_is_killed(self):
+        running = self.start("n1", "ssi-run", "--spread", f"{PROGRAMS}/distant_fork", "6", "400")
+        for node in ["n1", "n2", "n1", "n3"]:
+            time.sleep(1)
+            self.await_successor(node, self.lab.kill_ssid(node))
+        r = running.result(120)
+        self.assertEqual((r.status, r.text.splitlines()[-1], len(r.text.splitlines())), (0, "6 of 6", 7), r)
         self.nothing_is_left()
 
     def test_a_job_can_be_signalled_and_comes_home(self):
