@@ -339,6 +339,14 @@ static void take_copy(struct membership *m, const struct membership_map *view)
 		membership_take_view(m, copy);
 }
 
+/* The answer may be older than what a view has decided since, or this node itself. */
+static bool may_take_lease(const struct membership *m)
+{
+	const struct membership_node *self = membership_node(m, m->config.self);
+
+	return self && membership_state_is_up(self->state) && !m->left && !m->given_up;
+}
+
 static void take_renewed(struct membership *m, const struct membership_renewed *renewed)
 {
 	m->incarnation = renewed->incarnation;
@@ -354,7 +362,7 @@ static void take_renewed(struct membership *m, const struct membership_renewed *
 		if (n)
 			n->load = renewed->loads[i].load;
 	}
-	if (renewed->lease && renewed->lease <= LEASE_MAX && !m->left && !m->given_up)
+	if (renewed->lease && renewed->lease <= LEASE_MAX && may_take_lease(m))
 		set_lease(m, m->sent_at + renewed->lease);
 }
 
