@@ -2,8 +2,8 @@
  * Happy path: as long as more computes here than there are processors, the processes are looked
  * at four times a second; one of them is moved, and looked is again when that is done.
  *
- * Failure modes: the move fails, or is refused -> it is not tried again to that node (another one
- * may have nothing of its session, say); no lease, or nobody else has room -> nothing moves.
+ * Failure modes: the move fails, or is refused -> it is tried once more, to another node (where
+ * nothing of its session may stand, say); no lease, or nobody else has room -> nothing moves.
  */
 #include "balance.h"
 
@@ -15,7 +15,7 @@
 
 #include <stdlib.h>
 
-enum { REFUSED_MAX = 256, NODES_MAX = 16 };
+enum { REFUSED_MAX = 256, TRIES_MAX = 2 };
 
 static const nsec_t look_every = 250 * NSEC_PER_MSEC, move_within = 30 * NSEC_PER_SEC;
 
@@ -60,15 +60,15 @@ static void on_progress(void *owner, const char *step, uint64_t bytes, uint64_t 
 /* NODE_NONE: none has room, or would take it. */
 static node_id find_target(const struct balance *b, pid_t pid)
 {
-	node_id not[NODES_MAX];
+	node_id not[TRIES_MAX];
 	size_t n = 0;
 
 	for (size_t i = 0; i < b->n_refused && i < REFUSED_MAX; i++) {
 		if (b->refused[i].pid != pid)
 			continue;
-		if (n == NODES_MAX)
-			return NODE_NONE;
 		not[n++] = b->refused[i].node;
+		if (n == TRIES_MAX)
+			return NODE_NONE;
 	}
 	return placement_elsewhere(b->n.placement, b->n_busy - 1, not, n);
 }
