@@ -235,25 +235,41 @@ static void given_up(struct migration_source *s)
 static void on_sought(void *owner, const struct process_sought *sought, size_t n)
 {
 	struct migration_source *s = owner;
+	const struct process_sought *ran = NULL; /* a member that did, if possible the root */
+	bool waits = false;
 
+	for (size_t i = n; i-- > 0;) {
+		waits |= sought[i].found && sought[i].place == NODE_NONE;
+		if (sought[i].found && sought[i].generation >= s->generation)
+			ran = &sought[i];
+	}
 	/* Nor given up when the target is back by now: it asks us, or we it. */
-	if (sought->found ? sought->place == NODE_NONE : !s->anew && !target_excluded(s)) {
+	if (waits || (!ran && !s->anew && !target_excluded(s))) {
 		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC / 4);
 		return;
 	}
-	if (!sought->found || sought->generation < s->generation)
+	if (!ran)
 		return given_up(s);
-	s->target = sought->place;
-	s->target_incarnation = 0;
+	/* The others ended with the target, which their homes find out, or tell where they are. */
+	if (ran == sought) {
+		s->target = ran->place;
+		s->target_incarnation = 0;
+	}
 	s->outcome = (struct migration_outcome){.status = RPC_OK};
 	source_committed(s);
 }
 
+/* A child may have moved on by itself, and its parent have ended. */
 static void settle_without_target(struct migration_source *s)
 {
-	const struct process_sought sought = {.pid = s->root};
+	size_t n = s->n_members ? s->n_members : 1;
+	_cleanup_free_ struct process_sought *sought = calloc(n, sizeof(*sought));
 
-	if (process_seek(s->room->n.process, &sought, 1, on_sought, s) != 0)
+	if (sought)
+		sought[0].pid = s->root;
+	for (size_t i = 0; sought && i < s->n_members; i++)
+		sought[i].pid = s->members[i].pid;
+	if (!sought || process_seek(s->room->n.process, sought, n, on_sought, s) != 0)
 		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC);
 }
 
