@@ -170,7 +170,7 @@ static void judge_file(struct verdict *v, const struct inventory_file *f)
 	}
 }
 
-/* A lock that fdinfo tells nothing of, by its owner's PID. */
+/* A lock that fdinfo tells nothing of, by its owner's PID: a mapping alone has its file, say. */
 static int judge_locks(struct verdict *v)
 {
 	const struct inventory *i = v->i;
@@ -182,6 +182,7 @@ static int judge_locks(struct verdict *v)
 		return e == -ESRCH ? 0 : e;
 	for (char *line = strtok_r((char *)b.data, "\n", &save); line;
 	     line = strtok_r(NULL, "\n", &save)) {
+		const struct inventory_file *of = NULL;
 		const struct inventory_task *t;
 		unsigned long inode;
 		unsigned ma, mi;
@@ -194,9 +195,16 @@ static int judge_locks(struct verdict *v)
 			   &inode) != 4)
 			continue;
 		t = inventory_find_task(i, pid);
-		for (size_t k = 0; t && k < i->n_files; k++)
-			told |= i->files[k].locked && i->files[k].inode == inode;
-		if (t && !told)
+		for (size_t k = 0; t && k < i->n_files; k++) {
+			if (i->files[k].inode != inode)
+				continue;
+			told |= i->files[k].locked;
+			if (i->files[k].pid == pid)
+				of = &i->files[k];
+		}
+		if (t && !told && of)
+			refuse_file(v, of, "file lock on %s", of->path);
+		else if (t && !told)
 			refuse_task(v, t, "file lock on inode %lu of %u:%u", inode, ma, mi);
 	}
 	return 0;

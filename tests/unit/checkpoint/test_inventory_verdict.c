@@ -96,12 +96,21 @@ static void hold_ofd_lock(const void *argument)
 	HOLD(fcntl(3, F_OFD_SETLK, &l) == 0);
 }
 
+/* As a JVM does. */
+static void hold_flock_by_mapping(const void *argument)
+{
+	HOLD(open("/mnt/locked", O_RDWR | O_CREAT, 0600) == 3 && ftruncate(3, 4096) == 0);
+	HOLD(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, 3, 0) != MAP_FAILED);
+	HOLD(flock(3, LOCK_EX) == 0 && close(3) == 0);
+}
+
 static void test_file_locks_of_all_kinds_are_in_the_way(void **state)
 {
 	expect(hold_flock, NULL, "fd 3 of ");
 	expect(hold_flock, NULL, ": file lock on /mnt/locked");
 	expect(hold_posix_lock, NULL, ": file lock on /mnt/locked");
 	expect(hold_ofd_lock, NULL, ": file lock on /mnt/locked");
+	expect(hold_flock_by_mapping, NULL, ": file lock on /mnt/locked");
 }
 
 static void hold_io_uring(const void *argument)
