@@ -21,6 +21,7 @@
 #include "fault.h"
 #include "log.h"
 #include "manifest.h"
+#include "process_proc.h"
 #include "shadow_protocol.h"
 #include "sm.h"
 #include "space_group.h"
@@ -341,6 +342,22 @@ static void judge(struct migration_room *m, const Ssi__Migration__AskRequest *q,
 					 "the processor there lacks %s", missing);
 }
 
+/*
+ * Who leads no session is born in it by a placeholder that has its number: where kin of the
+ * session stand that number is taken, and only a shadow of its own could become it.
+ */
+static void judge_session(struct migration_target *t)
+{
+	const struct inventory_task *root = &t->saved->tasks[0];
+	struct proc_stat s;
+
+	if (root->sid != t->root && !process_arrive_in_place(t->room->n.process, t->root) &&
+	    proc_stat_read(space_proc_fd(t->room->n.space), root->sid, &s) == 0)
+		migration_outcome(&t->outcome, RPC_UNSUPPORTED,
+				  "session %d of process %d exists there already, and only a "
+				  "process born in it can enter it", root->sid, t->root);
+}
+
 /* Looking for its files may wait for a slow file system: a worker does. */
 static void on_present_work(struct env_work *work)
 {
@@ -417,6 +434,9 @@ static void open_target(struct migration_target *t, const Ssi__Migration__AskReq
 	if (inventory_parse(&t->saved, (const char *)q->inventory.data,
 			    q->inventory.len) != 0)
 		return fail(t, RPC_USAGE, "not an inventory");
+	judge_session(t);
+	if (t->outcome.status != RPC_OK)
+		return undo(t);
 	snprintf(name, sizeof(name), "arrive.%" PRIx64, t->id);
 	if (!t->dry_run && (image_store_new(&t->images, t->room->n.private_dir_fd, name,
 					    t->room->n.image_max_bytes) != 0 ||
