@@ -56,6 +56,12 @@ unsigned sim_soul_copies(const struct sim_soul *soul, struct sim_process **ret_l
 	return n;
 }
 
+/* After which nobody may know that it ended. */
+static unsigned home_cuts(const struct sim_soul *soul)
+{
+	return sim_kernel->machines[soul->home].n_cuts + sim_kernel->machines[soul->home].n_outs;
+}
+
 /* A copy that never ran may be given up yet, when that which did was lost with its machine. */
 static bool lives_on(const struct sim_soul *soul, bool only_if_it_ran)
 {
@@ -91,7 +97,7 @@ void sim_soul_leaves(struct sim_process *p, enum sim_end end)
 	soul->died_on = p->machine;
 	soul->n_cuts = p->machine->n_cuts - (end == SIM_POWER);
 	soul->n_outs = p->machine->n_outs - p->machine->out;
-	soul->n_home_cuts = sim_kernel->machines[soul->home].n_cuts;
+	soul->n_home_cuts = home_cuts(soul);
 	soul->code = p->code;
 	soul->status = p->status;
 	world_note(sim_kernel->w, p->machine->slot, "process %d is no more: %d (%d %d)",
@@ -109,7 +115,7 @@ static bool may_go_back(const struct sim_soul *soul)
 
 	if (soul->end != SIM_LIVES)
 		return m->n_cuts > soul->n_cuts || m->n_outs > soul->n_outs ||
-		       sim_kernel->machines[soul->home].n_cuts > soul->n_home_cuts ||
+		       home_cuts(soul) > soul->n_home_cuts ||
 		       (soul->end == SIM_GIVEN_UP && soul->was_lost);
 	for (unsigned i = 1; i <= SIM_MACHINES; i++) {
 		struct sim_machine *on = &sim_kernel->machines[i];

@@ -50,7 +50,7 @@ struct sim_soul {
 	enum sim_end end;
 	struct sim_machine *died_on;
 	unsigned n_cuts, n_outs; /* of that one, before */
-	unsigned n_home_cuts;    /* of its home, when it ended */
+	unsigned n_home_cuts;    /* of its home, or out, when it ended */
 	int code, status;
 	uint32_t n_signals, n_sent, n_surely; /* SIGUSR1: taken, sent, with success */
 };
