@@ -481,7 +481,8 @@ static void watch_end(struct process_room *p, pid_t pid, pid_t parent)
 		(void)guest_watch(p, pid);
 }
 
-/* What a predecessor left: children tell their exits again by themselves. */
+/* What a predecessor left: children tell their exits again by themselves, and are zombies until
+ * then. */
 static void reconcile(struct process_room *p)
 {
 	const struct process_entry *e;
@@ -509,7 +510,7 @@ static void reconcile(struct process_room *p)
 			arrive_hold(p, d);
 		else if (d->state == PROCESS_AWAY && !d->moving && !alive)
 			shadow_killed(p, d->pid);
-		else if (d->state == PROCESS_HERE && !alive && d->pid != d->app)
+		else if (d->state == PROCESS_HERE && !alive)
 			process_table_remove(p->table, d->pid);
 	}
 	if (kin)
