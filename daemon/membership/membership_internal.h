@@ -121,6 +121,8 @@ struct membership {
 
 /* The one who was asked last has answered. */
 void membership_trouble_answered(struct membership *m);
+/* Within the last lease? */
+bool membership_has_answered(const struct membership *m, node_id node);
 /* He has not, as @why says. */
 void membership_trouble_unanswered(struct membership *m, const char *why);
 

@@ -25,6 +25,15 @@ void membership_trouble_answered(struct membership *m)
 	m->unanswered[0] = '\0';
 }
 
+bool membership_has_answered(const struct membership *m, node_id node)
+{
+	for (size_t i = 0; i < sizeof(m->answered) / sizeof(*m->answered); i++)
+		if (m->answered[i].node == node && m->answered[i].at &&
+		    env_now(m->env) - m->answered[i].at < m->config.lease)
+			return true;
+	return false;
+}
+
 void membership_trouble_unanswered(struct membership *m, const char *why)
 {
 	(void)snprintf(m->unanswered, sizeof(m->unanswered), " (%.90s)", why);

@@ -452,7 +452,9 @@ static void refer(struct membership *m, struct rpc_call *call, epoch_t epoch)
 	/* Who is no server knows what it was told. */
 	if (m->map && m->map->view->epoch > map->view->epoch)
 		map = m->map;
-	if (renewed.leader == NODE_NONE && membership_lease_held(m))
+	/* Who was removed is answered as well, and may be the only one left to say so. */
+	if (renewed.leader == NODE_NONE &&
+	    (membership_lease_held(m) || membership_has_answered(m, map->view->leader)))
 		renewed.leader = map->view->leader;
 	if (map->view->epoch > epoch)
 		renewed.view = map;
