@@ -549,11 +549,23 @@ static uint64_t run(uint64_t seed, bool changes, bool verbose, int root_fd)
 }
 
 /* False: a seed has two traces. */
+static volatile uint64_t running;
+
+/* What fails by a check says its seed itself. */
+static void on_crash(int signal)
+{
+	(void)dprintf(STDERR_FILENO, "seed %" PRIu64 ": %s\n", running, strsignal(signal));
+	(void)raise(signal); /* for good: see SA_RESETHAND */
+}
+
 static bool run_from(uint64_t seed, uint64_t count, unsigned n_twice, bool changes, bool verbose,
 		     int root_fd)
 {
 	for (uint64_t i = 0; i < count; i++) {
-		uint64_t trace = run(seed + i, changes, verbose, root_fd);
+		uint64_t trace;
+
+		running = seed + i;
+		trace = run(seed + i, changes, verbose, root_fd);
 
 		if (i < n_twice && run(seed + i, changes, false, root_fd) != trace) {
 			printf("not ok 1 - seed %" PRIu64 " has two traces\n", seed + i);
@@ -594,6 +606,7 @@ int main(int argc, char **argv)
 		files.rlim_cur = files.rlim_max;
 		(void)setrlimit(RLIMIT_NOFILE, &files);
 	}
+	(void)sigaction(SIGSEGV, &(struct sigaction){ .sa_handler = on_crash, .sa_flags = SA_RESETHAND }, NULL);
 	root = make_root();
 	printf("# seeds from %" PRIu64 "\n1..1\n", seeds[0]);
 	for (size_t i = 0; i < n && ok; i++)
