@@ -15,7 +15,7 @@ import unittest
 from tools import ASKING, PATIENCE_S, PATIENT, path
 
 TIMEOUT_S = 2
-SLACK_S = 6
+SLACK_S = 20  # on a machine that is busy with others
 
 
 def frame(payload):
@@ -82,7 +82,8 @@ SERVERS = {
     "sends half a message and closes": (sends(b"\x10\0\0\0abc", closes), {8}),
     "sends half a message and waits": (sends(b"\x10\0\0\0abc"), {7}),
     "announces 4 GiB": (sends(b"\xff\xff\xff\xff"), {1}),
-    "announces 4 MiB and streams nonsense": (sends(b"\0\0\x40\0", streams(b"\xff" * 65536)), {1}),
+    # All of it has come, or has not in time.
+    "announces 4 MiB and streams nonsense": (sends(b"\0\0\x40\0", streams(b"\xff" * 65536)), {1, 7}),
     "sends random bytes": (sends(RANDOM), {1, 7}),
     "streams random bytes": (streams(RANDOM), {1, 7}),
     "streams empty events": (streams(b"\0" * 4096), {1, 7}),
