@@ -241,7 +241,7 @@ class Faults(Beats):
 
     def on_first(self, node, program, action, after=0.02):
         """When a process of this name shows up on the node: do it, once; a thread."""
-        script = (f"i=0; while [ $i -lt 500 ]; do p=$(pgrep -o -x {program}) && "
+        script = (f"i=0; while [ $i -lt 2000 ]; do p=$(pgrep -o -x {program}) && "
                   f"{{ sleep {after}; {action}; exit 0; }}; i=$((i+1)); sleep 0.005; done; exit 9")
         found = []
         thread = threading.Thread(target=lambda: found.append(
