@@ -227,7 +227,8 @@ static bool turn_back(struct migration_target *t)
 		return false;
 	process_depart_pending(t->back, TAKE(t->pending));
 	t->work = (struct env_work){.work = on_back_work, .done = on_back};
-	if (env_work(t->room->n.env, &t->work) == 0)
+	t->working = env_work(t->room->n.env, &t->work) == 0;
+	if (t->working)
 		return true;
 	on_back_work(&t->work);
 	on_back(&t->work);
@@ -247,11 +248,12 @@ static void undo(struct migration_target *t)
 		if (t->run && !t->in_place)
 			criu_cancel(t->run);
 	}
-	/* Both call back here. */
+	/* Both call back here, or it is what undoes. */
 	if (t->run || t->working || turn_back(t))
 		return;
 	t->work = (struct env_work){.work = on_undo_work, .done = on_undone};
-	if (env_work(t->room->n.env, &t->work) == 0)
+	t->working = env_work(t->room->n.env, &t->work) == 0;
+	if (t->working)
 		return;
 	on_undo_work(&t->work);
 	on_undone(&t->work);
