@@ -23,7 +23,7 @@ class Pids(Beats):
         return self.start(node, "ssi-run", "--node", node, f"{PROGRAMS}/forks", "storm", str(count))
 
     def stormed(self, running):
-        r = running.result(120)
+        r = running.result(300)
         self.assertEqual(r.status, 0, r)
         lowest, highest, failed = (int(word) for word in r.text.split())
         self.assertEqual(failed, 0)
