@@ -15,7 +15,7 @@
 
 #include <stdlib.h>
 
-enum { REFUSED_MAX = 256, TRIES_MAX = 2 };
+enum { REFUSED_MAX = 256, TRIES_MAX = 2, LOOK_FRACTION = 20 };
 
 static const nsec_t look_every = 250 * NSEC_PER_MSEC, move_within = 30 * NSEC_PER_SEC;
 
@@ -27,6 +27,7 @@ struct refused {
 struct balance {
 	struct balance_neighbours n;
 	struct env_timer timer;
+	nsec_t look_took;
 	uint32_t n_busy; /* here, at the last look */
 	pid_t moving;
 	node_id target; /* of that one, or of who may move and was asked for last */
@@ -34,9 +35,12 @@ struct balance {
 	size_t n_refused; /* the next replaces the oldest */
 };
 
+/* A look at thousands takes long: a twentieth of the time at most. */
 static void look_later(struct balance *b)
 {
-	if (env_arm(b->n.env, &b->timer, look_every) < 0)
+	nsec_t pause = LOOK_FRACTION * b->look_took;
+
+	if (env_arm(b->n.env, &b->timer, pause > look_every ? pause : look_every) < 0)
 		log_warning("out of memory: children that compute are moved no more");
 }
 
@@ -118,8 +122,12 @@ static void on_look(struct env_timer *timer)
 	struct balance *b = container_of(timer, struct balance, timer);
 	const struct membership_load load = membership_own_load(b->n.membership);
 
-	if (load.running <= 100 * load.n_cpus || !membership_lease_held(b->n.membership) ||
-	    !move_one(b, load.n_cpus))
+	nsec_t began = env_now(b->n.env);
+	bool moves = load.running > 100 * load.n_cpus && membership_lease_held(b->n.membership) &&
+		     move_one(b, load.n_cpus);
+
+	b->look_took = env_now(b->n.env) - began;
+	if (!moves)
 		look_later(b);
 }
 
