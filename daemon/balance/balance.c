@@ -123,7 +123,7 @@ static void on_look(struct env_timer *timer)
 	const struct membership_load load = membership_own_load(b->n.membership);
 
 	nsec_t began = env_now(b->n.env);
-	bool moves = load.running > 100 * load.n_cpus && membership_lease_held(b->n.membership) &&
+	bool moves = placement_is_used(b->n.placement) && load.running > 100 * load.n_cpus && membership_lease_held(b->n.membership) &&
 		     move_one(b, load.n_cpus);
 
 	b->look_took = env_now(b->n.env) - began;
