@@ -159,14 +159,6 @@ static size_t pick_target(const struct hotplug_drain *d)
 	return best;
 }
 
-static void on_progress(void *owner, const char *step, uint64_t bytes, uint64_t total)
-{
-	(void)owner;
-	(void)step;
-	(void)bytes;
-	(void)total;
-}
-
 static void advance(struct hotplug_drain *d);
 
 static void on_moved(void *owner, const struct migration_result *result)
@@ -206,7 +198,7 @@ static void move(struct drain_tree *t)
 	request.target = d->targets[target];
 	t->state = TREE_MOVING;
 	d->n_moving++;
-	if (migration_move(d->h->n.migration, &request, on_progress, on_moved, t) == 0)
+	if (migration_move(d->h->n.migration, &request, NULL, on_moved, t) == 0)
 		return;
 	d->n_moving--;
 	t->state = TREE_STAYS;

@@ -120,7 +120,7 @@ void migration_watch_progress(struct migration_room *m, uint64_t number,
 	struct migration_watch *w;
 
 	LIST_FOREACH (w, &m->watches, entry)
-		if (w->number == number && w->owner)
+		if (w->number == number && w->owner && w->progress)
 			w->progress(w->owner, step, bytes, total);
 }
 

@@ -84,8 +84,8 @@ typedef void (*migration_progress_cb)(void *owner, const char *step, uint64_t by
 				      uint64_t total);
 typedef void (*migration_done_cb)(void *owner, const struct migration_result *result);
 
-/* Move @pid's tree from wherever it is.  done once; progress any number of times
- * before. */
+/* Move @pid's tree from wherever it is.  done once; progress, which may be NULL, any number of
+ * times before. */
 int migration_move(struct migration_room *m, const struct migration_request *request,
 		   migration_progress_cb progress, migration_done_cb done, void *owner);
 /* The asker is gone: callbacks never come; the move itself goes on. */
