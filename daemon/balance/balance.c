@@ -57,10 +57,6 @@ static void on_moved(void *owner, const struct migration_result *result)
 	look_later(b);
 }
 
-static void on_progress(void *owner, const char *step, uint64_t bytes, uint64_t total)
-{
-}
-
 /* NODE_NONE: none has room, or would take it. */
 static node_id find_target(const struct balance *b, pid_t pid)
 {
@@ -114,17 +110,16 @@ static bool move_one(struct balance *b, uint32_t n_cpus)
 		return false;
 	request.pid = b->moving = info->pid;
 	request.target = b->target;
-	return migration_move(b->n.migration, &request, on_progress, on_moved, b) == 0;
+	return migration_move(b->n.migration, &request, NULL, on_moved, b) == 0;
 }
 
 static void on_look(struct env_timer *timer)
 {
 	struct balance *b = container_of(timer, struct balance, timer);
 	const struct membership_load load = membership_own_load(b->n.membership);
-
-	nsec_t began = env_now(b->n.env);
-	bool moves = placement_is_used(b->n.placement) && load.running > 100 * load.n_cpus && membership_lease_held(b->n.membership) &&
-		     move_one(b, load.n_cpus);
+	const nsec_t began = env_now(b->n.env);
+	bool moves = load.running > 100 * load.n_cpus &&
+		     membership_lease_held(b->n.membership) && move_one(b, load.n_cpus);
 
 	b->look_took = env_now(b->n.env) - began;
 	if (!moves)

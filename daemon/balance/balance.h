@@ -12,7 +12,7 @@
  * Why not at the fork itself: each fork of each shell would wait for an answer, and most of
  * those children start a program, or end, within milliseconds.
  *
- * What is in the way of its move keeps it here, and it is not tried again.  Nothing is kept for
+ * What is in the way of its move keeps it here, after two nodes were tried.  Nothing is kept for
  * a successor of ssid: it looks anew.  Source of the idea: Kerrighed's DISTANT_FORK.
  */
 #include "env.h"

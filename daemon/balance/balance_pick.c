@@ -19,7 +19,8 @@ const struct process_info *balance_pick(const struct process_info *infos, size_t
 	for (size_t i = 0; i < n; i++)
 		n_busy += is_busy(&infos[i]);
 	*ret_n_busy = n_busy;
-	for (size_t i = 0; n_busy > n_cpus && i < n; i++)
+	/* From the last on, as these have the youngest: so hardly anybody else is asked about. */
+	for (size_t i = n; n_busy > n_cpus && i-- > 0;)
 		if (infos[i].state == 'R' && infos[i].cpu_ns >= computed_for &&
 		    (!best || infos[i].start_ns > best->start_ns) && may(owner, &infos[i]))
 			best = &infos[i];

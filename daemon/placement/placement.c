@@ -363,7 +363,6 @@ void placement_on_exec(struct placement *p, const struct space_exec *exec)
 	struct leaving *l = find(p, exec->pid);
 	node_id self = rpc_self(p->n.rpc), node = self;
 
-	p->asked = true;
 	if (l) { /* a signal interrupted it; after LEAVING it did not become a shadow */
 		l->call = exec->id;
 		return;
@@ -376,11 +375,6 @@ void placement_on_exec(struct placement *p, const struct space_exec *exec)
 	}
 	if (node == self || look(p, exec, node) < 0)
 		(void)space_exec_go(p->n.space, exec->id);
-}
-
-bool placement_is_used(const struct placement *p)
-{
-	return p->asked;
 }
 
 void leaving_on_state(struct placement *p, struct rpc_call *call, pid_t pid,

@@ -47,8 +47,6 @@ struct placement *placement_free(struct placement *p);
 void placement_on_exec(struct placement *p, const struct space_exec *exec);
 void placement_on_view(struct placement *p);
 
-/* Has a spread application started a program here, since ssid began? */
-bool placement_is_used(const struct placement *p);
 /* Where but on nodes @not is room for one that computes here beside @n_busy others?  NODE_NONE:
  * nowhere, or here. */
 node_id placement_elsewhere(struct placement *p, uint32_t n_busy, const node_id *not, size_t n_not);

@@ -107,7 +107,6 @@ struct placement {
 	struct comings coming;
 	struct job *jobs;
 	struct journal *journal; /* mapped, kept */
-	bool asked;
 };
 
 /* placement_job.c */
