@@ -25,13 +25,18 @@ void membership_trouble_answered(struct membership *m)
 	m->unanswered[0] = '\0';
 }
 
-bool membership_has_answered(const struct membership *m, node_id node)
+/* Did it answer at @since, or later? */
+static bool answered_since(const struct membership *m, node_id node, nsec_t since)
 {
 	for (size_t i = 0; i < sizeof(m->answered) / sizeof(*m->answered); i++)
-		if (m->answered[i].node == node && m->answered[i].at &&
-		    env_now(m->env) - m->answered[i].at < m->config.lease)
-			return true;
+		if (m->answered[i].node == node)
+			return m->answered[i].at >= since;
 	return false;
+}
+
+bool membership_has_answered(const struct membership *m, node_id node)
+{
+	return answered_since(m, node, env_now(m->env) - m->config.lease);
 }
 
 void membership_trouble_unanswered(struct membership *m, const char *why)
@@ -46,12 +51,7 @@ const char *membership_unanswered(const struct membership *m)
 
 static bool is_silent(const struct membership *m, const struct membership_node *n)
 {
-	if (n->id == m->config.self)
-		return false;
-	for (size_t i = 0; i < sizeof(m->answered) / sizeof(*m->answered); i++)
-		if (m->answered[i].node == n->id && m->answered[i].at >= m->lease_until)
-			return false;
-	return true;
+	return n->id != m->config.self && !answered_since(m, n->id, m->lease_until);
 }
 
 /* "n1, n2 and n3": the voters, or the silent ones of them; how many. */
