@@ -262,13 +262,11 @@ static void on_sought(void *owner, const struct process_sought *sought, size_t n
 /* A child may have moved on by itself, and its parent have ended. */
 static void settle_without_target(struct migration_source *s)
 {
-	size_t n = s->n_members ? s->n_members : 1;
+	size_t n = s->n_members ? s->n_members : 1; /* a predecessor may have left none */
 	_cleanup_free_ struct process_sought *sought = calloc(n, sizeof(*sought));
 
-	if (sought)
-		sought[0].pid = s->root;
-	for (size_t i = 0; sought && i < s->n_members; i++)
-		sought[i].pid = s->members[i].pid;
+	for (size_t i = 0; sought && i < n; i++)
+		sought[i].pid = i ? s->members[i].pid : s->root;
 	if (!sought || process_seek(s->room->n.process, sought, n, on_sought, s) != 0)
 		(void)env_arm(s->room->n.env, &s->timer, NSEC_PER_SEC);
 }
