@@ -212,36 +212,32 @@ class Programs(Beats):
 
     # -- Refused --
 
-    def test_a_pool_of_python_that_names_its_semaphores_is_refused_by_name(self):
-        command = self.pool("spawn")
-        running, pid = self.work(*command)
-        self.check_refused(pid, rf"mapping of {pid} \(python3\): /dev/shm/sem\.\w+ was deleted, but has another name")
+    def check_works_on(self, running, *command):
+        """To its end, and prints what @command prints alone."""
         self.works_on(running)
         running.close_input()
         r = running.result(30)
         self.assertEqual(r.status, 0, r)
         self.check_steps(r.out, *command)
 
+    def test_a_pool_of_python_that_names_its_semaphores_is_refused_by_name(self):
+        command = self.pool("spawn")
+        running, pid = self.work(*command)
+        self.check_refused(pid, rf"mapping of {pid} \(python3\): /dev/shm/sem\.\w+ was deleted, but has another name")
+        self.check_works_on(running, *command)
+
     def test_a_jvm_with_its_file_of_figures_is_refused_by_name(self):
         self.need("java", f"{PROGRAMS}/Work.class")
         running, pid = self.work("java", "-Xmx128m", "-cp", PROGRAMS, "Work")
         self.check_refused(pid, rf"mapping of {pid} \(java\): file lock on /tmp/hsperfdata_ssi/{pid}")
-        self.works_on(running)
-        running.close_input()
-        r = running.result(30)
-        self.assertEqual(r.status, 0, r)
-        self.check_steps(r.out, "java", "-cp", PROGRAMS, "Work")
+        self.check_works_on(running, "java", "-cp", PROGRAMS, "Work")
 
     def test_mpirun_is_refused_by_name_for_its_connections(self):
         self.need("mpirun", f"{PROGRAMS}/ring")
         command = ["mpirun", "--oversubscribe", "-np", "4", f"{PROGRAMS}/ring"]
         running, pid = self.work(*command)
         self.check_refused(pid, rf"fd \d+ of {pid} \(mpirun\): internet socket tcp 127\.0\.0\.1:\d+, listening")
-        self.works_on(running)
-        running.close_input()
-        r = running.result(30)
-        self.assertEqual(r.status, 0, r)
-        self.check_steps(r.out, *command)
+        self.check_works_on(running, *command)
 
     def check_redis(self, options, client, pattern):
         """A server and its client are one application, which counts."""

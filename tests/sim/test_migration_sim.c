@@ -548,8 +548,7 @@ static uint64_t run(uint64_t seed, bool changes, bool verbose, int root_fd)
 	return trace;
 }
 
-/* False: a seed has two traces. */
-static volatile uint64_t running;
+static volatile uint64_t running; /* seed */
 
 /* What fails by a check says its seed itself. */
 static void on_crash(int signal)
@@ -558,6 +557,7 @@ static void on_crash(int signal)
 	(void)raise(signal); /* for good: see SA_RESETHAND */
 }
 
+/* False: a seed has two traces. */
 static bool run_from(uint64_t seed, uint64_t count, unsigned n_twice, bool changes, bool verbose,
 		     int root_fd)
 {
@@ -578,6 +578,7 @@ static bool run_from(uint64_t seed, uint64_t count, unsigned n_twice, bool chang
 int main(int argc, char **argv)
 {
 	uint64_t seeds[SEEDS_MAX], count = 0;
+	const struct sigaction crash = { .sa_handler = on_crash, .sa_flags = SA_RESETHAND };
 	bool changes = false, verbose = false, ok = true;
 	struct rlimit files;
 	size_t n = 0;
@@ -606,7 +607,7 @@ int main(int argc, char **argv)
 		files.rlim_cur = files.rlim_max;
 		(void)setrlimit(RLIMIT_NOFILE, &files);
 	}
-	(void)sigaction(SIGSEGV, &(struct sigaction){ .sa_handler = on_crash, .sa_flags = SA_RESETHAND }, NULL);
+	(void)sigaction(SIGSEGV, &crash, NULL);
 	root = make_root();
 	printf("# seeds from %" PRIu64 "\n1..1\n", seeds[0]);
 	for (size_t i = 0; i < n && ok; i++)
