@@ -61,7 +61,7 @@ enum {
 static struct pids_run runs[RUNS_MAX];
 static size_t n_runs, current;
 static unsigned credit;
-static struct pids_run window;   /* where it was counted */
+static struct pids_run window; /* where it was counted */
 static unsigned full;	    /* there was none: so many ticks until we look again */
 static unsigned n_looks;
 static bool bound;	    /* forks are looked at */
